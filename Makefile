@@ -1,0 +1,46 @@
+# Every target is one line; what it does is in the tool it calls.
+VENV ?= .venv
+PY   := $(VENV)/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format integration bench run clean
+
+help:         ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.ready: pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "s3flow needs Python 3.11 or newer as python3: apt-get install python3"; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "python3 lacks venv: run 'apt-get install python3-venv' and try again"; exit 1; }
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready         ## move real objects between two accounts and to disk, interrupted and resumed
+	$(PY) -m tests.demo
+
+test: $(VENV)/.ready         ## all tests that need nothing but pip (under 10 minutes on 2 cores)
+	$(PY) -m pytest -m "not integration and not long"
+
+check: lint         ## what a change must pass: lint, types, import contracts, tests
+	$(MAKE) test
+
+lint: $(VENV)/.ready         ## ruff, mypy --strict, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.ready       ## ruff format, ruff check --fix
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+integration: $(VENV)/.ready  ## the end-to-end suite against real servers (Ceph RGW, localstack; versitygw, MinIO with Go)
+	$(PY) -m tests.integration.run
+
+bench: $(VENV)/.ready        ## throughput and memory
+	$(PY) -m tests.bench.run
+
+run: $(VENV)/.ready          ## the daemon, with CONFIG=config.toml
+	$(VENV)/bin/s3flow run --config $(or $(CONFIG),config.toml)
+
+clean:        ## remove what the targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,145 @@
+"""What happened, told once: metrics, logs and displays subscribe; the engine imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from s3flow.model import Change, Transfer
+
+
+class ScanStarted(NamedTuple):
+    """A walk over a flow's source began, or goes on where it was interrupted."""
+
+    flow: str
+    resumed: bool
+
+
+class PageMerged(NamedTuple):
+    """A page of the listing is in the state."""
+
+    flow: str
+    bucket: str
+    listed: int
+    new: int
+    changed: int
+    adopted: int
+
+
+class ScanFinished(NamedTuple):
+    """The source was listed to its end."""
+
+    flow: str
+    listed: int
+    seconds: float
+
+
+class BucketFailed(NamedTuple):
+    """A bucket could not be listed; the others go on."""
+
+    flow: str
+    bucket: str
+    reason: str
+    message: str
+
+
+class TransferStarted(NamedTuple):
+    """A worker took a transfer."""
+
+    transfer: Transfer
+
+
+class BytesMoved(NamedTuple):
+    """A body or part arrived at the target in full."""
+
+    flow: str
+    bytes: int
+
+
+class TransferEnded(NamedTuple):
+    """A transfer left its worker: *change* says how; *seconds* is how long it took."""
+
+    change: Change
+    seconds: float
+
+
+class Recorded(NamedTuple):
+    """Changes are durable."""
+
+    changes: list[Change]
+
+
+class Retried(NamedTuple):
+    """An attempt failed and the transfer will be tried again after *delay* seconds."""
+
+    transfer: Transfer
+    reason: str
+    message: str
+    delay: float
+
+
+class ThrottleChanged(NamedTuple):
+    """A store asked to slow down, or has taken the pace for long enough to quicken it."""
+
+    endpoint: str
+    concurrency: int
+    throttled: bool
+
+
+class FlowBlocked(NamedTuple):
+    """Everything of this flow would fail now; it waits and looks again every *retry_after* seconds."""
+
+    flow: str
+    reason: str
+    message: str
+    retry_after: float
+
+
+class FlowUnblocked(NamedTuple):
+    """What blocked the flow is gone."""
+
+    flow: str
+    reason: str
+
+
+class UploadAborted(NamedTuple):
+    """An unfinished upload of ours that nobody will continue was removed."""
+
+    flow: str
+    upload_id: str
+
+
+class Warned(NamedTuple):
+    """Something a person should read once."""
+
+    flow: str
+    message: str
+
+
+Event = (
+    ScanStarted
+    | PageMerged
+    | ScanFinished
+    | BucketFailed
+    | TransferStarted
+    | BytesMoved
+    | TransferEnded
+    | Recorded
+    | Retried
+    | ThrottleChanged
+    | FlowBlocked
+    | FlowUnblocked
+    | UploadAborted
+    | Warned
+)
+Emit = Callable[[Event], None]
+
+
+def fan_out(*subscribers: Emit) -> Emit:
+    """Give one function that tells every subscriber in order."""
+
+    def emit(event: Event) -> None:
+        for tell in subscribers:
+            tell(event)
+
+    return emit

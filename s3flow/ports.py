@@ -1,0 +1,278 @@
+"""What the engine asks of the world. Each contract here is checked by tests/contract over every adapter.
+
+Errors are those of `s3flow.errors`; no library's own exception crosses a port. Every method may be
+cancelled at any await and leaves nothing behind that a later call cannot see or repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from s3flow.model import (
+    Attributes,
+    Bucket,
+    Change,
+    Flow,
+    Limits,
+    Listed,
+    ObjectInfo,
+    Page,
+    PageChanges,
+    Part,
+    Row,
+    Sample,
+    Scan,
+    ScanSummary,
+    Span,
+    Stored,
+    Total,
+    Transfer,
+    Upload,
+)
+
+
+class Body(Protocol):
+    """The bytes of an object, or of a span of it, in chunks; and what the answer said of the object.
+
+    `read` gives the next chunk, which is valid until the next call only, and an empty one at the
+    end. It raises `Truncated` when fewer than *size* bytes arrive, `BadAnswer` for more, `Stalled`
+    when they stop coming. Whoever opened a body closes it; closing twice is harmless, and closing
+    early drops the connection rather than reuse a dirty one.
+    """
+
+    info: ObjectInfo
+    size: int
+
+    async def read(self) -> memoryview: ...
+
+    def close(self) -> None: ...
+
+
+class Digest(Protocol):
+    """A running checksum, as hashlib has them."""
+
+    def update(self, data: memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class Crc64(Protocol):
+    """CRC64NVME, which hashlib lacks: `new` starts one, `combine` joins those of adjacent spans."""
+
+    def new(self) -> Digest: ...
+
+    def combine(self, first: bytes, second: bytes, second_size: int) -> bytes: ...
+
+
+class Source(Protocol):
+    """Where objects come from. Keys are bytes and go out exactly as they came in."""
+
+    name: str
+
+    async def list_buckets(self) -> list[Bucket]: ...
+
+    async def list_page(self, bucket: str, prefix: bytes, after: bytes) -> Page:
+        """List keys that start with *prefix* and are greater than *after*, in byte order.
+
+        Raises `BadAnswer` when the order or the paging does not advance.
+        """
+        ...
+
+    async def get_object(
+        self, bucket: str, key: bytes, *, etag: str, span: Span | None = None
+    ) -> Body:
+        """Open the version that has *etag* (If-Match), or *span* of it.
+
+        Raises `SourceChanged` (412), `SourceGone` (404), `Archived`; `BadAnswer` when the answer's
+        Content-Range is not the span that was asked for.
+        """
+        ...
+
+    async def head_object(
+        self, bucket: str, key: bytes, *, part_number: int | None = None
+    ) -> ObjectInfo | None:
+        """Say what is there, or None. With *part_number*, size is that part's, where stores know it."""
+        ...
+
+    async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]: ...
+
+    async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
+        """Delete the version that has *etag* (If-Match). False when it was gone already.
+
+        Raises `SourceChanged` (412) and never deletes another version.
+        """
+        ...
+
+
+class Target(Protocol):
+    """Where objects go. Nobody ever sees a partial object under its key."""
+
+    name: str
+    limits: Limits
+
+    def refuse(self, bucket: str, key: bytes) -> None:
+        """Raise `NameRefused` or a subclass if this target cannot hold *key* exactly. No I/O."""
+        ...
+
+    async def find(self, bucket: str, keys: Sequence[bytes]) -> Mapping[bytes, Listed]:
+        """Say which of the ascending *keys* exist, for the price of a listing where possible.
+
+        Stores without ETags (local files) answer with etag "".
+        """
+        ...
+
+    async def head_object(self, bucket: str, key: bytes) -> ObjectInfo | None: ...
+
+    async def put_object(
+        self, bucket: str, key: bytes, body: Body, attributes: Attributes, *, md5: bytes | None
+    ) -> Stored:
+        """Take a whole object. With *md5* the target refuses other bytes (`Corrupted`).
+
+        Raises `TargetFull`, `TargetUnavailable` (`Blocked`). A body that raises ends the request
+        and leaves nothing at the key.
+        """
+        ...
+
+    async def create_multipart_upload(
+        self, bucket: str, key: bytes, attributes: Attributes, size: int
+    ) -> str:
+        """Begin an upload that survives this process; returns its id."""
+        ...
+
+    async def upload_part(
+        self, bucket: str, key: bytes, upload_id: str, number: int, offset: int, body: Body
+    ) -> Part:
+        """Take part *number*, which starts at *offset* of the object. Sending it again replaces it.
+
+        Raises `NoSuchUpload`.
+        """
+        ...
+
+    async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
+        """Say which parts are safely there, in ascending order. Raises `NoSuchUpload`."""
+        ...
+
+    async def complete_multipart_upload(
+        self, bucket: str, key: bytes, upload_id: str, parts: Sequence[Part]
+    ) -> Stored:
+        """Make the parts the object. Raises `NoSuchUpload`; a lost answer is `ConnectionLost`."""
+        ...
+
+    async def abort_multipart_upload(self, bucket: str, key: bytes, upload_id: str) -> None:
+        """Remove the upload and its parts; one that is gone already is no error."""
+        ...
+
+    async def list_multipart_uploads(self, bucket: str, prefix: bytes) -> list[Upload]: ...
+
+    async def settle(self, stored: Sequence[Stored]) -> list[Exception | None]:
+        """Make durable what put and complete returned, many at once; one answer for each.
+
+        Until then an object may be missing under its key after a power loss, never partial.
+        """
+        ...
+
+    async def digest(
+        self, bucket: str, key: bytes, algorithm: str, part_size: int | None
+    ) -> bytes | None:
+        """Hash what the target holds where that costs no transfer (local files), else None.
+
+        "md5" or "crc64nvme" of the whole; with *part_size*, MD5 over the MD5s of such parts.
+        Works on an object that is stored but not settled yet.
+        """
+        ...
+
+    async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
+        """Remove a copy of ours that is not equal to its source (If-Match where supported)."""
+        ...
+
+
+class StateStore(Protocol):
+    """What is known of every object, durable. One row an object; totals kept in the same transactions.
+
+    A generation fences: a change whose transfer's generation is not the row's changes nothing.
+    """
+
+    async def open_flow(self, flow: Flow) -> None:
+        """Begin, or continue, a flow. Raises `FlowChanged` if its source, target or mapping differ."""
+        ...
+
+    async def begin_scan(self, flow: str) -> tuple[Scan, bool]:
+        """Continue the unfinished scan (True) or begin one (False)."""
+        ...
+
+    async def cursor(self, scan: Scan, bucket: str) -> tuple[bytes, bool]:
+        """Give the last merged key of the bucket in this scan, and whether its listing ended."""
+        ...
+
+    async def rows(self, flow: str, bucket: str, after: bytes, upto: bytes | None) -> list[Row]:
+        """Give rows with after < key <= upto (None: to the end), in byte order."""
+        ...
+
+    async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]:
+        """Say which of *keys* have a row (other than skipped ones)."""
+        ...
+
+    async def apply_page(self, scan: Scan, changes: PageChanges) -> None:
+        """Record a merged page and its cursor in one transaction."""
+        ...
+
+    async def finish_scan(self, scan: Scan) -> None: ...
+
+    async def last_scan(self, flow: str) -> ScanSummary: ...
+
+    async def claim(self, flow: str, limit: int) -> list[Transfer]:
+        """Take up to *limit* pending transfers that nobody has; they stay claimed until saved.
+
+        Interrupted ones (with an upload id) come first, then in the order of their discovery.
+        """
+        ...
+
+    async def release(self, transfers: Sequence[Transfer]) -> None:
+        """Give claimed transfers back unchanged."""
+        ...
+
+    async def save(self, changes: Sequence[Change]) -> None:
+        """Record changes in one transaction and end their claims."""
+        ...
+
+    async def remember_upload(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
+        """Make the upload id durable before the first part is sent; the claim goes on."""
+        ...
+
+    async def uploads(self, flow: str) -> set[str]:
+        """Give the upload ids that unfinished transfers of the flow will continue."""
+        ...
+
+    async def totals(self, flow: str) -> list[Total]: ...
+
+    async def dropped(self, flow: str) -> dict[str, int]:
+        """Say of how many verified objects the target could not carry a field, by field."""
+        ...
+
+    async def failures(self, flow: str, limit: int) -> list[tuple[str, bytes, str, str]]:
+        """Give (bucket, key, reason, message) of failed objects."""
+        ...
+
+    async def sample(self, flow: str, sample: Sample) -> None:
+        """Keep a sample for the rate; old ones are dropped."""
+        ...
+
+    async def samples(self, flow: str) -> list[Sample]: ...
+
+    async def retry(self, flow: str, reason: str | None) -> int:
+        """Send failed objects (of one reason) back to work; says how many."""
+        ...
+
+    async def next_retry(self, flow: str) -> float | None:
+        """Say when the next waiting transfer may be claimed (seconds since the epoch), None if none waits."""
+        ...
+
+    async def forget(self, flow: str) -> None:
+        """Drop all that is known of a flow."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+Clock = Callable[[], float]
