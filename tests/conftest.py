@@ -1,0 +1,65 @@
+"""Fixtures for all tests: real servers, and an environment without cloud settings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from botocore.client import BaseClient
+
+from tests import servers
+
+_FOREIGN = ("AWS_", "S3FLOW__", "NOTIFY_SOCKET", "WATCHDOG_", "HTTP_PROXY", "HTTPS_PROXY")
+
+
+def pytest_configure() -> None:
+    """Hide this machine's credentials, profiles, proxies and settings from every test."""
+    for name in list(os.environ):
+        if name.upper().startswith(_FOREIGN):
+            del os.environ[name]
+    os.environ.update(
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_DEFAULT_REGION=servers.REGION,
+    )
+
+
+@pytest.fixture(scope="session")
+def ministack_server() -> Iterator[servers.Server]:
+    """Give ministack with two accounts, for the whole session."""
+    with servers.ministack() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[servers.Server]:
+    """Give moto, the second opinion, for the whole session."""
+    with servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    """Give the server that S3FLOW_TEST_S3_ENDPOINT names, else ministack."""
+    server = servers.from_environment()
+    if server is None:
+        yield request.getfixturevalue("ministack_server")
+        return
+    yield server
+    servers.remove_buckets(server)
+
+
+@pytest.fixture
+def s3_client() -> Iterator[Callable[..., BaseClient]]:
+    """Give a function (server, account=0) -> synchronous client; closes them all."""
+    with contextlib.ExitStack() as stack:
+
+        def open_client(server: servers.Server, account: int = 0) -> BaseClient:
+            client = server.client(account)
+            stack.callback(client.close)
+            return client
+
+        yield open_client
