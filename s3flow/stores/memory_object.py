@@ -1,0 +1,109 @@
+"""What the store in memory holds and hands out: objects, bodies, ETags and checksums."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from awscrt import checksums
+
+from s3flow.errors import BadAnswer, Truncated
+from s3flow.model import Listed, ObjectInfo
+from s3flow.ports import Body
+
+_POISON = 0xDB
+
+
+@dataclass(slots=True)
+class MemoryObject:
+    """An object as a test may look at it; *layout* is the sizes of its parts, () after a PUT."""
+
+    data: bytes
+    etag: str
+    modified: int  # milliseconds since the epoch
+    storage_class: str = "STANDARD"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    encryption: str = ""
+    layout: tuple[int, ...] = ()
+    restored: bool = False
+
+
+class MemoryBody:
+    """Chunks in one reused buffer that is overwritten at every read: who holds one is caught."""
+
+    def __init__(self, data: memoryview, info: ObjectInfo, chunk_size: int) -> None:
+        self.info = info
+        self.size = len(data)
+        self._rest = data
+        self._buffer = bytearray(chunk_size)
+
+    async def read(self) -> memoryview:
+        """Give the next chunk, an empty one at the end."""
+        await asyncio.sleep(0)
+        self._poison()
+        chunk = self._rest[: len(self._buffer)]
+        self._buffer[: len(chunk)] = chunk
+        self._rest = self._rest[len(chunk) :]
+        return memoryview(self._buffer)[: len(chunk)]
+
+    def close(self) -> None:
+        """End the reading; the last chunk is no longer valid."""
+        self._poison()
+        self._rest = memoryview(b"")
+
+    def _poison(self) -> None:
+        self._buffer[:] = bytes([_POISON]) * len(self._buffer)
+
+
+async def read_all(body: Body) -> bytes:
+    """Read a body to its end; the bytes are counted against its size."""
+    data = bytearray()
+    while chunk := await body.read():
+        data += chunk
+    if len(data) < body.size:
+        raise Truncated(f"the body ended after {len(data)} of {body.size} bytes")
+    if len(data) > body.size:
+        raise BadAnswer(f"the body has {len(data)} bytes where {body.size} were announced")
+    return bytes(data)
+
+
+def crc64(data: bytes) -> str:
+    """Give CRC64NVME in base64, as S3 sends it."""
+    return base64.b64encode(checksums.crc64nvme(data).to_bytes(8, "big")).decode()
+
+
+def cut(data: bytes, part_size: int) -> tuple[bytes, ...]:
+    """Cut data as a multipart upload would."""
+    starts = accumulate([part_size] * (max(len(data) - 1, 0) // part_size), initial=0)
+    return tuple(data[start : start + part_size] for start in starts)
+
+
+def multipart_etag(pieces: Sequence[bytes]) -> str:
+    """Give MD5 over the MD5s of the pieces, and their number: S3's multipart ETag."""
+    md5s = b"".join(hashlib.md5(piece).digest() for piece in pieces)  # noqa: S324
+    return f"{hashlib.md5(md5s).hexdigest()}-{len(pieces)}"  # noqa: S324
+
+
+def listed(key: bytes, found: MemoryObject) -> Listed:
+    """Give the entry of a listing."""
+    return Listed(key, len(found.data), found.etag, found.modified, found.storage_class)
+
+
+def describe(found: MemoryObject) -> ObjectInfo:
+    """Give what GET and HEAD say."""
+    return ObjectInfo(
+        size=len(found.data),
+        etag=found.etag,
+        modified=found.modified,
+        storage_class=found.storage_class,
+        headers=found.headers,
+        checksums=found.checksums,
+        tag_count=len(found.tags),
+        encryption=found.encryption,
+    )
