@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import importlib.util
 import itertools
@@ -209,7 +210,7 @@ def answers(url: str) -> bool:
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until *ready* holds; raise `ServerFailedError` when the process ends or takes too long."""
+    """Wait until *ready*; `ServerFailedError` when the process ends or takes too long."""
     deadline = time.monotonic() + READY_SECONDS
     for pause in itertools.chain((0.02,) * 50, itertools.repeat(0.2)):
         is_ready = ready()
@@ -229,39 +230,49 @@ def tail(log: Path, size: int = 2000) -> str:
     return log.read_bytes()[-size:].decode(errors="replace").strip()
 
 
+Command = Callable[[int, Path], Sequence[str]]
+Environment = Callable[[int, Path], Mapping[str, str]]
+
+
 @contextlib.contextmanager
 def serve(
     store: str,
-    command: Callable[[int, Path], Sequence[str]],
+    command: Command,
     *,
     accounts: Sequence[Account],
-    env: Callable[[int, Path], Mapping[str, str]] = lambda port, folder: {},
+    env: Environment = lambda port, folder: {},
     probe: str = "/",
 ) -> Iterator[Server]:
     """Run what *command* and *env* describe for a port and folder, until the block ends."""
     with tempfile.TemporaryDirectory(
         prefix=f"s3flow-{store}-", ignore_cleanup_errors=True
-    ) as temporary:
-        folder = Path(temporary)
-        for attempt in range(START_ATTEMPTS):
-            port = free_port()
-            process = spawn(command(port, folder), folder, env(port, folder))
-            url = f"http://{HOST}:{port}"
-            try:
-                wait_until(lambda url=url: answers(url + probe), process, folder / "log")
-            except ServerFailedError as error:
-                end(process)
-                if "in use" in str(error) and attempt < START_ATTEMPTS - 1:
-                    continue
-                raise
-            except BaseException:
-                end(process)
-                raise
-            break
+    ) as folder:
+        process, url = _start(command, env, Path(folder), probe)
         try:
             yield Server(store, url, accounts)
         finally:
             end(process)
+
+
+def _start(
+    command: Command, env: Environment, folder: Path, probe: str
+) -> tuple[subprocess.Popen[bytes], str]:
+    attempt = 0
+    while True:
+        attempt += 1
+        port = free_port()
+        url = f"http://{HOST}:{port}"
+        log = f"log.{attempt}"
+        process = spawn(command(port, folder), folder, env(port, folder), log)
+        try:
+            wait_until(functools.partial(answers, url + probe), process, folder / log)
+        except BaseException as error:
+            end(process)
+            lost_the_port = isinstance(error, ServerFailedError) and "in use" in str(error)
+            if lost_the_port and attempt < START_ATTEMPTS:
+                continue
+            raise
+        return process, url
 
 
 # --- the servers that pip installs -------------------------------------------------------------
