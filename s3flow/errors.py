@@ -110,14 +110,15 @@ class SourceChanged(Transient):
 class Throttled(S3flowError):
     """The store asks to slow down. Back-pressure: never counted as an attempt.
 
-    *retry_after* is the store's wish in seconds, 0 when it named none.
+    *retry_after* is the store's wish in seconds, 0 when it named none; *endpoint* is its name.
     """
 
     reason = "throttled"
 
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after: float = 0.0, *, endpoint: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.endpoint = endpoint
 
 
 # --- the whole flow waits --------------------------------------------------------------------

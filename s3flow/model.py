@@ -178,6 +178,7 @@ class Stored:
     etag: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)
     version_id: str | None = None
+    encryption: str = ""  # as in ObjectInfo: an ETag of "aws:kms" or "customer" says nothing of the bytes
     settle: object | None = None
 
 
@@ -204,6 +205,8 @@ class Limits:
     carries_headers: bool = True
     carries_tags: bool = True
     carries_storage_class: bool = True
+    etags: bool = True  # answers with ETags that can be compared with the source's
+    paths: bool = False  # keys are paths of a file system: `a` and `a/b` exclude each other
 
 
 class Transfer(NamedTuple):

@@ -182,8 +182,11 @@ class Target(Protocol):
         """
         ...
 
-    async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
-        """Remove a copy of ours that is not equal to its source (If-Match where supported)."""
+    async def discard(self, bucket: str, key: bytes, stored: Stored) -> None:
+        """Remove what put or complete stored, because it is not equal to its source.
+
+        Only that: another object at the key, older or newer, stays (If-Match where supported).
+        """
         ...
 
 

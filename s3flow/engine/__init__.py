@@ -1,0 +1,3 @@
+"""The core: decides and orchestrates; standard library only, knows ports and never adapters."""
+
+from __future__ import annotations
