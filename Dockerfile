@@ -1,0 +1,24 @@
+# The environment is built where pip is, and carried into an image that has no build tools.
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY s3flow ./s3flow
+RUN python -m venv /opt/s3flow \
+ && /opt/s3flow/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM python:3.11-slim
+# A fixed number, so that volumes can be given to it: chown 10440:10440 /srv/s3flow
+RUN groupadd --gid 10440 s3flow \
+ && useradd --uid 10440 --gid 10440 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin s3flow \
+ && install --directory --owner=10440 --group=10440 --mode=0700 /var/lib/s3flow
+COPY --from=build /opt/s3flow /opt/s3flow
+ENV PATH=/opt/s3flow/bin:$PATH PYTHONUNBUFFERED=1
+USER 10440:10440
+VOLUME /var/lib/s3flow
+# SIGTERM drains for daemon.drain_timeout: give the container 40 s to stop (docker stop --time 40).
+STOPSIGNAL SIGTERM
+# Asks daemon.listen's default address, from inside the container.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9440/healthz', timeout=4)"]
+ENTRYPOINT ["s3flow"]
+CMD ["run", "--config", "/etc/s3flow/config.toml"]
