@@ -1,0 +1,189 @@
+"""Rules that tie settings together: what cannot work or would loop is refused before it runs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from itertools import combinations
+from urllib.parse import urlsplit
+
+from s3flow.config.places import EACH_BUCKET, Ground, endpoint_of, is_pattern, parse_source
+from s3flow.config.settings import (
+    FlowSettings,
+    LocalEndpoint,
+    S3Endpoint,
+    Settings,
+    is_aws,
+    is_loopback,
+)
+from s3flow.model import GIB, MIB, Flow
+
+
+def combination_problems(settings: Settings) -> list[str]:
+    """Give what is wrong between settings that are right by themselves, one line each."""
+    problems = list(_listener(settings))
+    for name, endpoint in settings.endpoints.items():
+        if isinstance(endpoint, S3Endpoint):
+            problems += (f"endpoints.{name}.{line}" for line in _credentials(endpoint))
+    problems += _names(settings)
+    specs: list[tuple[int, Flow]] = []
+    for index, flow in enumerate(settings.flows):
+        found = list(_endpoints_of(settings, flow)) or list(_flow(settings, flow))
+        problems += (f"flows[{index}].{line}" for line in found)
+        if not found:
+            specs.append((index, settings.flow_spec(flow)))
+    problems += _grounds(settings, specs)
+    return problems
+
+
+def combination_warnings(settings: Settings) -> Iterator[str]:
+    """Give what works but deserves a look."""
+    for name, endpoint in settings.endpoints.items():
+        if isinstance(endpoint, S3Endpoint) and not endpoint.verify_tls:
+            yield (
+                f"endpoints.{name}.verify_tls: false accepts any server: "
+                "name its authority with ca_file instead"
+            )
+    for index, flow in enumerate(settings.flow_specs()):
+        source, target = (
+            settings.endpoints[flow.source.endpoint],
+            settings.endpoints[flow.target.endpoint],
+        )
+        if _same_url_other_account(source, target) and _grounds_meet(flow):
+            yield (
+                f"flows[{index}]: source and target are the same place unless "
+                f"{flow.source.endpoint} and {flow.target.endpoint} see different buckets"
+            )
+
+
+def _listener(settings: Settings) -> Iterator[str]:
+    daemon = settings.daemon
+    if daemon.listen and not is_loopback(daemon.listen) and not daemon.allow_remote_metrics:
+        yield (
+            f"daemon.listen: {daemon.listen!r} can be reached from other machines and asks for no "
+            'password: use "127.0.0.1:9440", or set daemon.allow_remote_metrics = true'
+        )
+
+
+def _credentials(endpoint: S3Endpoint) -> Iterator[str]:
+    secret = bool(endpoint.secret_access_key.get_secret_value())
+    if secret and not endpoint.access_key_id:
+        yield "access_key_id: is missing beside secret_access_key"
+    if endpoint.access_key_id and not secret:
+        yield "secret_access_key: is missing beside access_key_id"
+    if endpoint.session_token.get_secret_value() and not secret:
+        yield "session_token: needs access_key_id and secret_access_key"
+    if endpoint.profile and (endpoint.access_key_id or secret):
+        yield "profile: cannot stand beside access_key_id: keep one of the two"
+    if endpoint.external_id and not endpoint.role_arn:
+        yield "external_id: needs role_arn"
+
+
+def _names(settings: Settings) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for index, flow in enumerate(settings.flows):
+        if flow.name in first:
+            yield f"flows[{index}].name: {flow.name!r} is flows[{first[flow.name]}]'s name already"
+        first.setdefault(flow.name, index)
+
+
+def _endpoints_of(settings: Settings, flow: FlowSettings) -> Iterator[str]:
+    for end, text in (("source", flow.source), ("target", flow.target)):
+        try:
+            name = endpoint_of(text)
+        except ValueError as error:
+            yield f"{end}: {text!r} {error}"
+            continue
+        if name not in settings.endpoints:
+            known = ", ".join(settings.endpoints) or "none"
+            yield f"{end}: there is no endpoint {name!r} (endpoints: {known})"
+        elif end == "source" and isinstance(settings.endpoints[name], LocalEndpoint):
+            yield f"source: endpoint {name!r} is local, which is not supported as a source"
+
+
+def _flow(settings: Settings, flow: FlowSettings) -> Iterator[str]:
+    end = "source"
+    try:
+        parse_source(flow.source)
+        end = "target"
+        spec = settings.flow_spec(flow)
+    except ValueError as error:
+        yield f"{end}: {getattr(flow, end)!r} {error}"
+        return
+    if flow.exclude_buckets and not is_pattern(spec.source.bucket):
+        yield f"exclude_buckets: needs a source with a pattern, not {flow.source!r}"
+    for low, high in (("min_size", "max_size"), ("min_age", "max_age")):
+        least, most = getattr(flow, low), getattr(flow, high)
+        if least is not None and most is not None and least > most:
+            yield f"{low}: is more than {high}: no object can pass"
+    if isinstance(settings.endpoints[spec.target.endpoint], S3Endpoint):
+        if flow.part_size < 5 * MIB:
+            yield f"part_size: {flow.part_size} bytes is less than S3 takes: at least 5MiB"
+        if flow.multipart_threshold > 5 * GIB:
+            yield "multipart_threshold: is more than one PUT to S3 can carry: at most 5GiB"
+
+
+def _grounds(settings: Settings, specs: list[tuple[int, Flow]]) -> Iterator[str]:
+    targets = [(index, flow, _written(settings, flow)) for index, flow in specs]
+    for index, flow, ground in targets:
+        if _read_from(settings, flow).overlaps(ground):
+            yield (
+                f"flows[{index}].target: {flow.target} and the source {flow.source} overlap: "
+                "the flow would copy its own copies; choose another prefix, or exclude_buckets"
+            )
+    for (first, one, ground), (second, other, written) in combinations(targets, 2):
+        if ground.overlaps(written) or _nested(ground.store, written.store):
+            yield (
+                f"flows[{second}].target: {other.target} and flows[{first}].target {one.target} "
+                "overlap: two flows would write the same keys; give each its own prefix"
+            )
+
+
+def _read_from(settings: Settings, flow: Flow) -> Ground:
+    store = _store(settings.endpoints[flow.source.endpoint])
+    return Ground(store, flow.source.bucket, flow.source.prefix, flow.exclude_buckets)
+
+
+def _written(settings: Settings, flow: Flow) -> Ground:
+    endpoint = settings.endpoints[flow.target.endpoint]
+    bucket, prefix = flow.target.bucket, flow.target.prefix
+    if bucket == EACH_BUCKET:
+        return Ground(_store(endpoint), flow.source.bucket, prefix, flow.exclude_buckets)
+    if isinstance(endpoint, LocalEndpoint):
+        # A folder and a bucket of that name are one place on disk.
+        folder, slash, rest = prefix.decode(errors="surrogateescape").partition("/")
+        bucket = folder if slash else glob.escape(folder) + "*"
+        prefix = rest.encode(errors="surrogateescape")
+    return Ground(_store(endpoint), bucket, prefix)
+
+
+def _store(endpoint: S3Endpoint | LocalEndpoint) -> str:
+    """Name what an endpoint reaches: two endpoints with one name share their buckets."""
+    if isinstance(endpoint, LocalEndpoint):
+        return f"file:{os.path.realpath(endpoint.root)}/"
+    host = urlsplit(endpoint.url).hostname or ""
+    if not endpoint.url or is_aws(host):
+        return "aws"
+    # Elsewhere the same bucket name may mean another bucket to another account.
+    return f"{endpoint.url.lower()} {endpoint.access_key_id} {endpoint.profile} {endpoint.role_arn}"
+
+
+def _nested(store: str, other: str) -> bool:
+    if store == other or not store.startswith("file:") or not other.startswith("file:"):
+        return False
+    return store.startswith(other) or other.startswith(store)
+
+
+def _same_url_other_account(
+    source: S3Endpoint | LocalEndpoint, target: S3Endpoint | LocalEndpoint
+) -> bool:
+    if isinstance(source, LocalEndpoint) or isinstance(target, LocalEndpoint):
+        return False
+    return bool(source.url) and source.url == target.url and _store(source) != _store(target)
+
+
+def _grounds_meet(flow: Flow) -> bool:
+    bucket = flow.source.bucket if flow.target.bucket == EACH_BUCKET else flow.target.bucket
+    read = Ground("", flow.source.bucket, flow.source.prefix, flow.exclude_buckets)
+    return read.overlaps(Ground("", bucket, flow.target.prefix, flow.exclude_buckets))
