@@ -157,6 +157,7 @@ class Part(NamedTuple):
     size: int
     etag: str
     checksum: str = ""
+    encryption: str = ""  # as in ObjectInfo
 
 
 class Upload(NamedTuple):
@@ -254,6 +255,7 @@ class Change:
     upload_id: str | None = None
     part_size: int | None = None
     dropped: tuple[str, ...] = ()  # what the target could not carry: "tags", "content-type", …
+    version: Listed | None = None  # what is at the source by now, when it is not what was listed
 
 
 @dataclass(slots=True)
@@ -263,6 +265,7 @@ class Discovered:
     entry: Listed
     state: State = State.DISCOVERED
     reason: str = ""
+    message: str = ""
     method: str = ""
     proof: str = ""
     target_etag: str = ""

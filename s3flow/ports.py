@@ -213,7 +213,7 @@ class StateStore(Protocol):
         ...
 
     async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]:
-        """Say which of *keys* have a row (other than skipped ones)."""
+        """Say which of *keys* have a row, skipped and failed ones left out."""
         ...
 
     async def apply_page(self, scan: Scan, changes: PageChanges) -> None:

@@ -148,7 +148,9 @@ def choose_method(flow: Flow, limits: Limits, size: int, etag: str) -> Method:
     its size: only then is the target's ETag the source's.
     """
     if size > limits.max_object_size:
-        raise TooLarge(f"{size:,} bytes are more than the target takes ({limits.max_object_size:,})")
+        raise TooLarge(
+            f"{size:,} bytes are more than the target takes ({limits.max_object_size:,})"
+        )
     if size > min(flow.multipart_threshold, limits.max_put_size):
         return Method.MULTIPART
     if limits.etags and size and parts_in(etag):
@@ -167,7 +169,7 @@ class Layout(NamedTuple):
     of_source: bool = False
 
     @property
-    def count(self) -> int:
+    def parts(self) -> int:
         """The number of parts."""
         return -(-self.size // self.part_size)
 

@@ -1,0 +1,118 @@
+"""Takes over what is at the target already and provably equal: a lost state costs a listing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from s3flow.engine import plan, verify
+from s3flow.engine.transfer import TOKEN_HEADER, Route, file_equals
+from s3flow.errors import S3flowError
+from s3flow.events import Warned
+from s3flow.model import Discovered, Listed, Method, Proof, State, Transfer
+
+LOOKS = 16  # objects of a page looked at closely at the same time
+
+
+async def adopt(route: Route, bucket: str, found: Sequence[Discovered]) -> int:
+    """Mark those of a page's new objects that the target holds equal; says how many."""
+    flow = route.flow
+    places = {
+        plan.target_key(flow, bucket, each.entry.key): each
+        for each in found
+        if each.state is State.DISCOVERED
+    }
+    if not places:
+        return 0
+    there = await route.target.find(plan.target_bucket(flow, bucket), sorted(places))
+    slots = asyncio.Semaphore(LOOKS)
+
+    async def consider(each: Discovered, copy: Listed) -> bool:
+        async with slots:
+            proof = await _equal(route, bucket, each.entry, copy)
+        if proof is None:
+            return False
+        each.state, each.method, each.proof = State.VERIFIED, Method.ADOPTED, proof
+        each.target_etag = copy.etag
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        looks = [group.create_task(consider(places[key], copy)) for key, copy in there.items()]
+    return sum(look.result() for look in looks)
+
+
+async def _equal(route: Route, bucket: str, entry: Listed, copy: Listed) -> Proof | None:
+    """Give the proof that *copy* equals *entry*, None where there is none."""
+    if copy.size != entry.size:
+        return None
+    if copy.etag and copy.etag == entry.etag:
+        return Proof.ETAG if plan.is_md5(entry.etag) or plan.parts_in(entry.etag) else None
+    try:
+        if not route.target.limits.etags:
+            return await _equal_file(route, bucket, entry)
+        return await _equal_closely(route, bucket, entry)
+    except S3flowError as error:
+        # What cannot be proven is transferred: that is never wrong, only slower.
+        name = entry.key.decode(errors="backslashreplace")
+        route.emit(Warned(route.flow.name, f"{name!r} was not adopted: {error}"))
+        return None
+
+
+async def _equal_file(route: Route, bucket: str, entry: Listed) -> Proof | None:
+    transfer = _as_transfer(route, bucket, entry)
+    return Proof.MD5 if await file_equals(route, transfer, entry.etag) else None
+
+
+async def _equal_closely(route: Route, bucket: str, entry: Listed) -> Proof | None:
+    """Look at both sides: equal full-object checksums, or, for a copy of ours, its bytes read back."""
+    there = await route.target.head_object(
+        plan.target_bucket(route.flow, bucket), plan.target_key(route.flow, bucket, entry.key)
+    )
+    here = await route.source.head_object(bucket, entry.key)
+    if there is None or here is None or here.etag != entry.etag:
+        return None
+    common = here.checksums.keys() & there.checksums.keys()
+    if common:
+        equal = all(here.checksums[name] == there.checksums[name] for name in common)
+        return Proof.CHECKSUM if equal else None
+    token = plan.transfer_token(route.source.name, _as_transfer(route, bucket, entry))
+    stated = verify.stated_md5(here)
+    # Only what claims to be our copy of this version is worth reading: it will nearly always be.
+    if stated is None or there.headers.get(TOKEN_HEADER) != token:
+        return None
+    return Proof.READBACK if await _read_back(route, bucket, entry, there.etag) == stated else None
+
+
+async def _read_back(route: Route, bucket: str, entry: Listed, etag: str) -> bytes | None:
+    if route.reader is None:
+        return None
+    target_bucket = plan.target_bucket(route.flow, bucket)
+    key = plan.target_key(route.flow, bucket, entry.key)
+    md5 = hashlib.md5(usedforsecurity=False)
+    async with route.slots:
+        body = await route.reader.get_object(target_bucket, key, etag=etag)
+        try:
+            while chunk := await body.read():
+                md5.update(chunk)
+        finally:
+            body.close()
+    return md5.digest()
+
+
+def _as_transfer(route: Route, bucket: str, entry: Listed) -> Transfer:
+    return Transfer(
+        id=0,
+        flow=route.flow.name,
+        bucket=bucket,
+        key=entry.key,
+        size=entry.size,
+        etag=entry.etag,
+        modified=entry.modified,
+        storage_class=entry.storage_class,
+        state=State.DISCOVERED,
+        generation=0,
+        attempts=0,
+        upload_id=None,
+        part_size=None,
+    )

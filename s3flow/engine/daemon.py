@@ -1,0 +1,205 @@
+"""The daemon: every flow's discovery and workers in one TaskGroup; stop, then drain, then cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from s3flow.engine.discovery import Discovery
+from s3flow.engine.feed import Feed
+from s3flow.engine.flow import RunningFlow
+from s3flow.engine.recorder import Recorder
+from s3flow.engine.retry import Backoff
+from s3flow.engine.throttle import Blockade, Gate, TokenBucket
+from s3flow.engine.transfer import Route
+from s3flow.errors import S3flowError
+from s3flow.events import BytesMoved, Emit, Event, Recorded
+from s3flow.model import Change, Flow, Sample, State
+from s3flow.ports import Crc64, Source, StateStore, Target
+
+SAMPLE_EVERY = 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The daemon's own limits; 0: none. *bodies* bounds what is in flight, and so the memory."""
+
+    concurrency: int = 64
+    bodies: int = 64
+    max_bytes_per_s: int = 0
+    max_requests_per_s: int = 0
+    drain_timeout: float = 20.0  # seconds; below Kubernetes' default grace period of 30
+    block_retry: float = 10.0  # seconds between looks at what blocks a flow
+    backoff: Backoff = Backoff()
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """A flow with the stores of its two ends. *reader* reads the target back, where it can be."""
+
+    flow: Flow
+    source: Source
+    target: Target
+    reader: Source | None = None
+
+
+@dataclass(slots=True)
+class Daemon:
+    """Runs flows until they are drained (*once*) or until *stop* is set."""
+
+    state: StateStore
+    wirings: Sequence[Wiring]
+    pace: Pace
+    crc64: Crc64
+    tell: Emit
+    stop: asyncio.Event
+    abandon: asyncio.Event = field(default_factory=asyncio.Event)  # a second signal: no draining
+    flows: dict[str, RunningFlow] = field(default_factory=dict)
+
+    async def run(self, *, once: bool) -> None:
+        """Scan and transfer; returns when drained or stopped, with everything recorded.
+
+        A side task that dies takes the daemon down loudly: resume is cheap, half a daemon is not.
+        """
+        recorder = Recorder(self.state, self._emit, _unsettled)
+        await self._prepare(recorder)
+        async with asyncio.TaskGroup() as group:
+            side = [
+                group.create_task(recorder.run(), name="recorder"),
+                group.create_task(self._sample(), name="sampler"),
+            ]
+            await self._run_flows(once=once)
+            await recorder.flush()
+            await self._take_samples()
+            for task in side:
+                task.cancel()
+
+    async def scan(self) -> None:
+        """Walk every source once, recording what is found; transfers nothing."""
+        await self._prepare(Recorder(self.state, self._emit, _unsettled))
+        for flow in self.flows.values():
+            if not self.stop.is_set():
+                await flow.scan()
+
+    async def _prepare(self, recorder: Recorder) -> None:
+        slots = asyncio.Semaphore(self.pace.bodies)
+        by_bytes = _buckets(self.pace.max_bytes_per_s)
+        by_requests = _buckets(self.pace.max_requests_per_s)
+        for wiring in self.wirings:
+            flow = wiring.flow
+            await self.state.open_flow(flow)
+            route = Route(
+                flow=flow,
+                source=wiring.source,
+                target=wiring.target,
+                reader=wiring.reader,
+                gate=Gate(flow.name, self._concurrency(flow), self._emit),
+                slots=slots,
+                bytes_buckets=by_bytes + _buckets(flow.max_bytes_per_s),
+                request_buckets=by_requests + _buckets(flow.max_requests_per_s),
+                crc64=self.crc64,
+                emit=self._emit,
+                stop=self.stop,
+                remember=self.state.remember_upload,
+            )
+            self.flows[flow.name] = await self._running(route, recorder)
+
+    async def _running(self, route: Route, recorder: Recorder) -> RunningFlow:
+        name = route.flow.name
+        feed = Feed(self.state, name, self.stop, recorder.flush)
+        samples = await self.state.samples(name)
+        return RunningFlow(
+            route=route,
+            feed=feed,
+            discovery=Discovery(route, self.state, feed.wake, self.pace.backoff),
+            recorder=recorder,
+            blockade=Blockade(name, self.pace.block_retry, self._emit, self.stop),
+            backoff=self.pace.backoff,
+            workers=self._concurrency(route.flow),
+            done=samples[-1] if samples else Sample(time.time(), 0, 0),
+        )
+
+    def _concurrency(self, flow: Flow) -> int:
+        return min(flow.concurrency or self.pace.concurrency, self.pace.concurrency)
+
+    async def _run_flows(self, *, once: bool) -> None:
+        running = asyncio.create_task(self._all_flows(once=once))
+        stopped = asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await self._drain(running)
+            await running
+        except asyncio.CancelledError:
+            if not running.cancelled():
+                raise
+        finally:
+            stopped.cancel()
+            running.cancel()
+            await asyncio.wait({running})
+            for flow in self.flows.values():
+                await flow.feed.give_back()
+
+    async def _all_flows(self, *, once: bool) -> None:
+        async with asyncio.TaskGroup() as group:
+            for flow in self.flows.values():
+                group.create_task(flow.run(once=once), name=f"flow {flow.route.flow.name}")
+
+    async def _drain(self, running: asyncio.Task[None]) -> None:
+        """Let what is in flight end; what takes too long is cancelled and resumes at the next start."""
+        for flow in self.flows.values():
+            flow.feed.wake()
+        abandoned = asyncio.create_task(self.abandon.wait())
+        await asyncio.wait(
+            {running, abandoned},
+            timeout=self.pace.drain_timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        abandoned.cancel()
+        running.cancel()
+
+    def _emit(self, event: Event) -> None:
+        match event:
+            case BytesMoved():
+                self.flows[event.flow].moved(event.bytes)
+            case Recorded():
+                self._count(event)
+        self.tell(event)
+
+    def _count(self, event: Recorded) -> None:
+        for change in event.changes:
+            flow = self.flows[change.transfer.flow]
+            if change.state is State.VERIFIED:
+                flow.verified()
+            elif change.state in {State.DISCOVERED, State.TRANSFERRING}:
+                flow.feed.wake()
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_EVERY)
+            await self._take_samples()
+
+    async def _take_samples(self) -> None:
+        for name, flow in self.flows.items():
+            sample = flow.next_sample(time.time())
+            if sample is not None:
+                await self.state.sample(name, sample)
+
+
+def _buckets(rate: int) -> tuple[TokenBucket, ...]:
+    return (TokenBucket(rate),) if rate else ()
+
+
+def _unsettled(change: Change, error: Exception) -> Change:
+    """Say what is recorded of a copy that could not be made durable: it is tried again, soon."""
+    reason = error.reason if isinstance(error, S3flowError) else "unexpected"
+    return Change(
+        change.transfer,
+        State.DISCOVERED,
+        reason=reason,
+        message=str(error),
+        attempts=change.transfer.attempts,
+        retry_at=int((time.time() + 1.0) * 1000),
+    )

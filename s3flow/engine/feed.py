@@ -1,0 +1,97 @@
+"""Hands a flow's pending transfers to its workers, a claimed batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from s3flow.model import Transfer
+from s3flow.ports import StateStore
+
+CLAIM = 500
+LONGEST_WAIT = 30.0  # seconds; a wait ends by an event, this only heals a missed one
+
+
+class Feed:
+    """The one place that decides whether a flow has work left.
+
+    Drained means: closed (the scan has ended), nothing claimed, nothing in flight, nothing that
+    waits for its retry, and all of that durable.
+    """
+
+    def __init__(
+        self,
+        state: StateStore,
+        flow: str,
+        stop: asyncio.Event,
+        flush: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._state = state
+        self._flow = flow
+        self._stop = stop
+        self._flush = flush
+        self._ready: deque[Transfer] = deque()
+        self._filling = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self.in_flight = 0
+
+    def wake(self) -> None:
+        """Look again: there may be something to claim, or nothing left."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Say that no new transfers will be discovered; workers end when the rest is done."""
+        self._closed = True
+        self._wake.set()
+
+    async def take(self) -> Transfer | None:
+        """Give the next transfer; None when the flow is drained or the daemon stops."""
+        if self._stop.is_set():
+            return None
+        if not self._ready:
+            async with self._filling:  # one fills, the others queue behind it
+                while not self._ready:
+                    if self._stop.is_set() or not await self._fill():
+                        return None
+        self.in_flight += 1
+        return self._ready.popleft()
+
+    def done(self) -> None:
+        """Say that a taken transfer was recorded."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._wake.set()
+
+    async def _fill(self) -> bool:
+        """Claim, or wait until there may be something to claim. False when there never will be."""
+        self._wake.clear()
+        self._ready.extend(await self._state.claim(self._flow, CLAIM))
+        if self._ready:
+            return True
+        closed = self._closed
+        if closed and not self.in_flight:
+            await self._flush()
+            self._ready.extend(await self._state.claim(self._flow, CLAIM))
+            if self._ready:
+                return True
+        due = await self._state.next_retry(self._flow)
+        if closed and not self.in_flight and due is None:
+            return False
+        await self._sleep(due)
+        return True
+
+    async def _sleep(self, due: float | None) -> None:
+        delay = LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(0.01, due - time.time()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    async def give_back(self) -> None:
+        """Release what was claimed and not taken."""
+        left = list(self._ready)
+        self._ready.clear()
+        await self._state.release(left)

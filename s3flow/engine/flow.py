@@ -1,0 +1,84 @@
+"""One flow while the daemon runs: its scans, its workers, and the count of what they did."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from s3flow.engine.discovery import Discovery
+from s3flow.engine.feed import Feed
+from s3flow.engine.recorder import Recorder
+from s3flow.engine.retry import Backoff
+from s3flow.engine.throttle import Blockade
+from s3flow.engine.transfer import Route
+from s3flow.engine.worker import Worker
+from s3flow.errors import S3flowError
+from s3flow.events import BucketFailed
+from s3flow.model import Sample
+
+SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
+
+
+@dataclass(slots=True)
+class RunningFlow:
+    """A flow with everything it needs. *done* is its last sample, *scan_failed* its last scan's end."""
+
+    route: Route
+    feed: Feed
+    discovery: Discovery
+    recorder: Recorder
+    blockade: Blockade
+    backoff: Backoff
+    workers: int
+    done: Sample
+    scan_failed: bool = False
+    _objects: int = 0
+    _bytes: int = 0
+
+    async def run(self, *, once: bool) -> None:
+        """Scan, and transfer what is found, until drained (*once*) or stopped."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._scans(once=once))
+            for _ in range(self.workers):
+                worker = Worker(self.route, self.feed, self.recorder, self.blockade, self.backoff)
+                group.create_task(worker.run())
+
+    async def scan(self) -> None:
+        """Walk the source to its end, or note that it could not be done."""
+        try:
+            finished = await self.discovery.run()
+        except S3flowError as error:
+            finished = False
+            flow = self.route.flow
+            self.route.emit(BucketFailed(flow.name, flow.source.bucket, error.reason, str(error)))
+        self.scan_failed = not finished and not self.route.stop.is_set()
+
+    async def _scans(self, *, once: bool) -> None:
+        stop, every = self.route.stop, self.route.flow.every
+        while not stop.is_set():
+            await self.scan()
+            if once:
+                break
+            pause = SCAN_AGAIN if self.scan_failed else every
+            try:
+                async with asyncio.timeout(pause):  # None: this flow runs once and then idles
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        self.feed.close()
+
+    def moved(self, size: int) -> None:
+        """Count bytes that arrived at the target."""
+        self._bytes += size
+
+    def verified(self) -> None:
+        """Count an object whose proof is durable."""
+        self._objects += 1
+
+    def next_sample(self, now: float) -> Sample | None:
+        """Give the next sample of the work done, None when there was none since the last."""
+        if not self._objects and not self._bytes:
+            return None
+        self.done = Sample(now, self.done.objects + self._objects, self.done.bytes + self._bytes)
+        self._objects = self._bytes = 0
+        return self.done

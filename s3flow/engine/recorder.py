@@ -1,0 +1,130 @@
+"""Write-behind: what the targets took is settled and recorded in batches; `flush` is the barrier."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from s3flow.errors import StateError
+from s3flow.events import Emit, Recorded, Warned
+from s3flow.model import Change, Stored
+from s3flow.ports import StateStore, Target
+
+LINGER = 0.05  # seconds that a batch gathers; a crash repeats at most this much work
+BATCH = 1_000
+BACKLOG = 4_000  # changes not yet durable; beyond it workers wait, so memory stays bounded
+STATE_RETRY = 5.0  # seconds between tries while the state's disk is full
+
+
+class Entry(NamedTuple):
+    """A change and, for a finished transfer, what the target must make durable before it."""
+
+    change: Change
+    target: Target | None = None
+    stored: Stored | None = None
+
+
+class Recorder:
+    """Owns the order of truth: first the target is durable, then the state says so.
+
+    *unsettled* turns a change whose copy could not be made durable into what is recorded instead.
+    """
+
+    def __init__(
+        self,
+        state: StateStore,
+        emit: Emit,
+        unsettled: Callable[[Change, Exception], Change],
+    ) -> None:
+        self._state = state
+        self._emit = emit
+        self._unsettled = unsettled
+        self._entries: list[Entry] = []
+        self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._busy = False
+        self._idle = asyncio.Condition()
+
+    async def record(self, entry: Entry) -> None:
+        """Take a change; waits only while too many are not durable yet."""
+        if not self._room.is_set():
+            await self._room.wait()
+        self._entries.append(entry)
+        self._work.set()
+        if len(self._entries) >= BATCH:
+            self._hurry.set()
+        if len(self._entries) >= BACKLOG:
+            self._room.clear()
+
+    async def flush(self) -> None:
+        """Return once everything taken before is durable."""
+        self._hurry.set()
+        async with self._idle:
+            await self._idle.wait_for(lambda: not self._entries and not self._busy)
+
+    async def run(self) -> None:
+        """Record batches for ever; the daemon cancels it after the last flush."""
+        while True:
+            await self._work.wait()
+            await self._linger()
+            batch, self._entries = self._entries[:BATCH], self._entries[BATCH:]
+            self._busy = True
+            if not self._entries:
+                self._work.clear()
+            if len(self._entries) < BACKLOG:
+                self._room.set()
+            await self._write(batch)
+            async with self._idle:
+                self._busy = False
+                self._idle.notify_all()
+
+    async def _linger(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self._hurry.wait()
+        self._hurry.clear()
+
+    async def _write(self, batch: list[Entry]) -> None:
+        changes = await self._settle(batch)
+        warned = False
+        while True:
+            try:
+                await self._state.save(changes)
+            except StateError as error:
+                # Nothing goes on in memory alone: workers wait behind the backlog until this passes.
+                if not warned:
+                    self._emit(
+                        Warned("", f"the state cannot be written, everything waits: {error}")
+                    )
+                warned = True
+                await asyncio.sleep(STATE_RETRY)
+            else:
+                break
+        self._emit(Recorded(changes))
+
+    async def _settle(self, batch: list[Entry]) -> list[Change]:
+        by_target: dict[int, list[Entry]] = {}
+        for entry in batch:
+            if entry.target is not None:
+                by_target.setdefault(id(entry.target), []).append(entry)
+        errors: dict[int, Exception] = {}
+        for entries in by_target.values():
+            target = entries[0].target
+            if target is None:
+                continue
+            stored = [entry.stored for entry in entries if entry.stored is not None]
+            for entry, error in zip(entries, await target.settle(stored), strict=True):
+                if error is not None:
+                    errors[id(entry)] = error
+        if not errors:
+            return [entry.change for entry in batch]
+        return [
+            self._unsettled(entry.change, errors[id(entry)])
+            if id(entry) in errors
+            else entry.change
+            for entry in batch
+        ]

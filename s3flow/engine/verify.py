@@ -1,0 +1,133 @@
+"""The proof ladder: how a copy is shown to be equal to its source, strongest evidence first.
+
+1. checksum: the same full-object checksum on both sides, or the CRC64NVME of the bytes that passed
+   equals the one a side states.
+2. etag: both sides' ETags are equal. A single-part ETag also goes out as Content-MD5, so that the
+   target refuses other bytes; a multipart one is reproduced by keeping the source's part boundaries.
+3. md5: the MD5 of the bytes that passed equals a stated one.
+4. size: nothing better exists.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from s3flow.engine.plan import is_md5, parts_in
+from s3flow.errors import Corrupted
+from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored
+from s3flow.ports import Body, Crc64, Digest
+
+MD5 = "md5"
+CRC64 = "crc64nvme"
+_KEYED = {"aws:kms", "aws:kms:dsse", "customer"}  # their ETags are no digests of the bytes
+
+
+class HashingBody:
+    """A body that is hashed as it passes. CRC64NVME costs next to nothing, MD5 does not."""
+
+    def __init__(self, body: Body, crc64: Crc64, *, md5: bool) -> None:
+        self._body = body
+        self._digests: dict[str, Digest] = {CRC64: crc64.new()}
+        if md5:
+            self._digests[MD5] = hashlib.md5(usedforsecurity=False)
+        self.info = body.info
+        self.size = body.size
+
+    async def read(self) -> memoryview:
+        """Give the next chunk, hashed."""
+        chunk = await self._body.read()
+        for digest in self._digests.values():
+            digest.update(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Close the body below."""
+        self._body.close()
+
+    def digests(self) -> dict[str, bytes]:
+        """Give the digests of what has been read."""
+        return {name: digest.digest() for name, digest in self._digests.items()}
+
+
+def stated_md5(info: ObjectInfo) -> bytes | None:
+    """Give the MD5 that the source states by its ETag, where that is what its ETag is."""
+    if info.encryption in _KEYED or not is_md5(info.etag):
+        return None
+    return bytes.fromhex(info.etag)
+
+
+def needs_md5(info: ObjectInfo, limits: Limits) -> bool:
+    """Say whether MD5 must be computed while the bytes pass, because nothing cheaper proves them."""
+    if limits.etags:
+        return stated_md5(info) is None  # to be compared with the target's ETag
+    return CRC64 not in info.checksums and stated_md5(info) is not None
+
+
+def prove(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> Proof:
+    """Say how strongly *stored* is shown to equal the source; *passed* holds digests of its bytes.
+
+    Raises `Corrupted` when two values that must be equal are not.
+    """
+    if stored.size != info.size:
+        raise Corrupted(f"the target holds {stored.size:,} of {info.size:,} bytes")
+    return _by_checksum(info, stored, passed) or _by_etag(info, stored, passed) or Proof.SIZE
+
+
+def _by_checksum(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> Proof | None:
+    here = {CRC64: base64.b64encode(passed[CRC64]).decode()} if CRC64 in passed else {}
+    proof = None
+    for left, right in (
+        (info.checksums, stored.checksums),
+        (here, stored.checksums),
+        (here, info.checksums),
+    ):
+        for algorithm in left.keys() & right.keys():
+            if left[algorithm] != right[algorithm]:
+                raise Corrupted(f"{algorithm} {left[algorithm]} became {right[algorithm]}")
+            # Between what passed and the source alone it proves the reading, and for files the file:
+            # what was written is what passed. A store with ETags must confirm that it holds it.
+            if right is stored.checksums or not stored.etag:
+                proof = Proof.CHECKSUM
+    return proof
+
+
+def _by_etag(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> Proof | None:
+    source_md5 = stated_md5(info)
+    if source_md5 and MD5 in passed and passed[MD5] != source_md5:
+        raise Corrupted(f"MD5 {source_md5.hex()} became {passed[MD5].hex()} on the way")
+    if not stored.etag:
+        return Proof.MD5 if source_md5 and MD5 in passed else None
+    if stored.etag == info.etag and (is_md5(info.etag) or parts_in(info.etag)):
+        return Proof.ETAG
+    if stored.encryption in _KEYED or not is_md5(stored.etag):
+        return None
+    expected = source_md5 or passed.get(MD5)
+    if expected is None:
+        return None
+    if stored.etag != expected.hex():
+        raise Corrupted(f"MD5 {expected.hex()} became {stored.etag}")
+    return Proof.MD5
+
+
+def check_part(part: Part, passed: Mapping[str, bytes]) -> Proof | None:
+    """Compare what the target says of a part with the bytes that passed. Raises `Corrupted`."""
+    if part.checksum and CRC64 in passed:
+        if part.checksum != base64.b64encode(passed[CRC64]).decode():
+            raise Corrupted(f"part {part.number}: the target's CRC64NVME is not that of its bytes")
+        return Proof.CHECKSUM
+    # Under KMS a part's ETag has the form of an MD5 without being one.
+    if is_md5(part.etag) and MD5 in passed and part.encryption not in _KEYED:
+        if part.etag != passed[MD5].hex():
+            raise Corrupted(f"part {part.number}: the target's ETag is not the MD5 of its bytes")
+        return Proof.MD5
+    return None
+
+
+def multipart_etag(parts: Sequence[Part]) -> str:
+    """Give the ETag that a store makes of parts with MD5 ETags; "" where they are none."""
+    if not parts or not all(is_md5(part.etag) for part in parts):
+        return ""
+    joined = b"".join(bytes.fromhex(part.etag) for part in parts)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"

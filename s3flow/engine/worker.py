@@ -1,0 +1,179 @@
+"""Claim, transfer, verify, record: one of a flow's transfer slots; decides retry or failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from s3flow.engine import retry
+from s3flow.engine import transfer as moving
+from s3flow.engine.feed import Feed
+from s3flow.engine.recorder import Entry, Recorder
+from s3flow.engine.retry import Again, Backoff
+from s3flow.engine.throttle import Blockade
+from s3flow.engine.transfer import Copied, Route, Stopped
+from s3flow.errors import Blocked, S3flowError, SourceChanged, SourceGone, Throttled
+from s3flow.events import Retried, TransferEnded, TransferStarted
+from s3flow.model import Change, Listed, Overwrite, State, Transfer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Worker:
+    """Takes transfers until the feed has none."""
+
+    route: Route
+    feed: Feed
+    recorder: Recorder
+    blockade: Blockade
+    backoff: Backoff
+
+    async def run(self) -> None:
+        """Work until the flow is drained or the daemon stops."""
+        while (transfer := await self.feed.take()) is not None:
+            try:
+                entry = await self._handle(transfer)
+                await self.recorder.record(entry)
+            finally:
+                self.route.begun.pop(transfer.id, None)
+                self.feed.done()
+
+    async def _handle(self, transfer: Transfer) -> Entry:
+        self.route.emit(TransferStarted(transfer))
+        started = time.monotonic()
+        entry = await self._try(transfer)
+        self.route.emit(TransferEnded(entry.change, time.monotonic() - started))
+        return entry
+
+    async def _try(self, transfer: Transfer) -> Entry:
+        """Try until there is an outcome. Being throttled or blocked is none: it is waited out."""
+        throttled = 0
+        while True:
+            scout = await self.blockade.enter()
+            error: BaseException | None = None
+            try:
+                if self.route.stop.is_set():
+                    return Entry(self._pending(transfer))
+                return await self._move(transfer)
+            except Throttled as caught:
+                error = caught
+                self.route.gate.throttled()
+                throttled += 1
+                self._tell_retry(
+                    transfer, caught, max(caught.retry_after, self.backoff.delay(throttled))
+                )
+            except Blocked as caught:
+                error = caught
+            except Stopped as caught:
+                error = caught
+                return Entry(self._pending(transfer))
+            except Exception as caught:  # noqa: BLE001  the one place where an attempt's failure ends
+                error = caught
+                return Entry(await self._failed(transfer, caught))
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:
+                self.blockade.leave(error, scout=scout)
+            if isinstance(error, Throttled):
+                await self._pause(max(error.retry_after, self.backoff.delay(throttled)))
+            if self.route.stop.is_set():
+                return Entry(self._pending(transfer))
+            transfer = self.route.begun.get(transfer.id, transfer)
+
+    def _tell_retry(self, transfer: Transfer, error: Exception, delay: float) -> None:
+        reason = getattr(error, "reason", retry.UNEXPECTED)
+        self.route.emit(Retried(transfer, reason, str(error), delay))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.route.stop.wait()
+        except TimeoutError:
+            return
+
+    async def _move(self, transfer: Transfer) -> Entry:
+        bucket, key = self.route.destination(transfer)
+        self.route.target.refuse(bucket, key)
+        if self.route.flow.overwrite is Overwrite.NEVER and not transfer.upload_id:
+            there = await self.route.target.head_object(bucket, key)
+            if there is not None:
+                return Entry(Change(transfer, State.SKIPPED, reason="target_exists"))
+        copied = await moving.transfer_object(self.route, transfer)
+        self.route.gate.succeeded()
+        return self._verified(transfer, copied)
+
+    def _verified(self, transfer: Transfer, copied: Copied) -> Entry:
+        change = Change(
+            transfer,
+            State.VERIFIED,
+            method=copied.method,
+            proof=copied.proof,
+            target_etag=copied.stored.etag,
+            attempts=transfer.attempts + 1,
+            dropped=copied.dropped,
+        )
+        if copied.stored.settle is None:
+            return Entry(change)
+        return Entry(change, self.route.target, copied.stored)
+
+    def _pending(self, transfer: Transfer) -> Change:
+        """Leave the transfer for the next start, with its upload."""
+        current = self.route.begun.get(transfer.id, transfer)
+        begun = current.upload_id or current.state is State.TRANSFERRING
+        return Change(
+            transfer,
+            State.TRANSFERRING if begun else State.DISCOVERED,
+            attempts=transfer.attempts,
+            upload_id=current.upload_id,
+            part_size=current.part_size,
+        )
+
+    async def _failed(self, transfer: Transfer, error: Exception) -> Change:
+        verdict = retry.decide(error, transfer.attempts, self.route.flow.max_attempts, self.backoff)
+        if not isinstance(error, S3flowError):
+            _log.error("unexpected error in a transfer", exc_info=error)
+        if isinstance(verdict, Again):
+            self._tell_retry(transfer, error, verdict.delay)
+            if isinstance(error, SourceChanged):
+                change = await self._planned_again(transfer)
+            else:
+                change = self._pending(transfer)
+            change.attempts = verdict.attempts
+            change.retry_at = int((time.time() + verdict.delay) * 1000)
+            change.reason = getattr(error, "reason", retry.UNEXPECTED)
+            change.message = str(error)
+            return change
+        current = self.route.begun.get(transfer.id, transfer)
+        await self._abort(current)
+        return Change(
+            transfer,
+            # Nothing is lost with an object that its owner deleted.
+            State.SKIPPED if isinstance(error, SourceGone) else State.FAILED,
+            reason=verdict.reason,
+            message=str(error) or type(error).__name__,
+            attempts=verdict.attempts,
+        )
+
+    async def _planned_again(self, transfer: Transfer) -> Change:
+        """Go on with the version that is at the source now; nothing of the old one is kept."""
+        aborted = await self._abort(self.route.begun.get(transfer.id, transfer))
+        change = Change(transfer, State.DISCOVERED if aborted else State.TRANSFERRING)
+        info = await self.route.source.head_object(transfer.bucket, transfer.key)
+        if info is not None:  # else the next try finds it gone
+            change.version = Listed(
+                transfer.key, info.size, info.etag, info.modified, info.storage_class
+            )
+        return change
+
+    async def _abort(self, transfer: Transfer) -> bool:
+        """Abort the upload of a failed transfer; False when that failed as well."""
+        try:
+            await moving.abort(self.route, transfer)
+        except Exception as error:  # noqa: BLE001  the failure being handled is the one to report
+            self._tell_retry(transfer, error, 0.0)
+            return False
+        return True
