@@ -1,0 +1,320 @@
+"""Prometheus metrics: plain integers while objects move, families only when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from s3flow import __version__, events
+from s3flow.model import OUTCOMES, Method, Outcome
+from s3flow.observe.progress import FlowSnapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200)
+_STREAMED = {Method.PUT.value, Method.MULTIPART.value}
+_LAGS = 30  # measurements whose worst is shown: the last 15 seconds
+
+_Pair = tuple[str, str]
+
+
+class _Histogram:
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        bounds = [*(str(float(bound)) for bound in SECONDS), "+Inf"]
+        summed, buckets = 0, []
+        for bound, count in zip(bounds, self.counts, strict=True):
+            summed += count
+            buckets.append((bound, float(summed)))
+        return buckets
+
+
+class Metrics(Collector):
+    """Counts events. Subscribe it with `events.fan_out`; it is called on the loop's thread only.
+
+    *snapshots* gives what the daemon last read from the state; it is asked at every scrape and
+    must not do I/O. All labels are bounded: flows, endpoints and words of s3flow, never keys.
+    """
+
+    def __init__(
+        self,
+        snapshots: Callable[[], Sequence[FlowSnapshot]] = tuple,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._snapshots = snapshots
+        self._clock = clock
+        self._objects: defaultdict[_Pair, int] = defaultdict(int)
+        self._read: defaultdict[str, int] = defaultdict(int)
+        self._written: defaultdict[str, int] = defaultdict(int)
+        self._inflight: defaultdict[str, int] = defaultdict(int)
+        self._seconds: defaultdict[_Pair, _Histogram] = defaultdict(_Histogram)
+        self._retries: defaultdict[_Pair, int] = defaultdict(int)
+        self._throttled: defaultdict[str, int] = defaultdict(int)
+        self._limits: dict[str, int] = {}
+        self._blocked: dict[_Pair, int] = {}
+        self._scans: defaultdict[str, int] = defaultdict(int)
+        self._scanned: dict[str, float] = {}
+        self._lags: deque[float] = deque([0.0], maxlen=_LAGS)
+        self._told: dict[type, Callable[..., None]] = {
+            events.TransferStarted: self._started,
+            events.BytesMoved: self._moved,
+            events.TransferEnded: self._ended,
+            events.Recorded: self._recorded,
+            events.Retried: self._retried,
+            events.PageMerged: self._merged,
+            events.ScanFinished: self._scan_finished,
+            events.ThrottleChanged: self._throttle_changed,
+            events.FlowBlocked: self._flow_blocked,
+            events.FlowUnblocked: self._flow_unblocked,
+        }
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def __call__(self, event: events.Event) -> None:
+        """Count *event*; kinds that no metric shows are ignored."""
+        told = self._told.get(type(event))
+        if told is not None:
+            told(event)
+
+    def loop_lag(self, seconds: float) -> None:
+        """Note how late the event loop was."""
+        self._lags.append(seconds)
+
+    def render(self) -> bytes:
+        """Give the exposition text, of the type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _started(self, event: events.TransferStarted) -> None:
+        self._inflight[event.transfer.flow] += 1
+
+    def _moved(self, event: events.BytesMoved) -> None:
+        self._written[event.flow] += event.bytes
+
+    def _ended(self, event: events.TransferEnded) -> None:
+        change = event.change
+        flow, method = change.transfer.flow, change.method
+        self._inflight[flow] -= 1
+        if method:
+            self._seconds[flow, method].add(event.seconds)
+            if method in _STREAMED:
+                self._read[flow] += change.transfer.size
+
+    def _recorded(self, event: events.Recorded) -> None:
+        for change in event.changes:
+            outcome = OUTCOMES[change.state]
+            if outcome is not Outcome.PENDING:
+                self._objects[change.transfer.flow, outcome] += 1
+
+    def _retried(self, event: events.Retried) -> None:
+        self._retries[event.transfer.flow, event.reason] += 1
+
+    def _merged(self, event: events.PageMerged) -> None:
+        if event.adopted:
+            self._objects[event.flow, Outcome.VERIFIED] += event.adopted
+
+    def _scan_finished(self, event: events.ScanFinished) -> None:
+        self._scans[event.flow] += 1
+        self._scanned[event.flow] = self._clock()
+
+    def _throttle_changed(self, event: events.ThrottleChanged) -> None:
+        self._limits[event.endpoint] = event.concurrency
+        self._throttled[event.endpoint] += event.throttled
+
+    def _flow_blocked(self, event: events.FlowBlocked) -> None:
+        self._blocked[event.flow, event.reason] = 1
+
+    def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
+        self._blocked[event.flow, event.reason] = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the families; prometheus_client calls it at a scrape."""
+        snapshots = self._snapshots()
+        yield from self._work()
+        yield from self._stores()
+        yield from self._flows(snapshots)
+        yield from _backlog(snapshots)
+        yield _gauge(
+            "s3flow_loop_lag_seconds",
+            "Worst delay of the event loop in the last 15 s. Above 0.1: something blocks it, or "
+            "the machine is short of CPU.",
+            (),
+            [((), max(self._lags))],
+        )
+        yield _gauge(
+            "s3flow_build_info",
+            "Always 1; the version is the label.",
+            ("version",),
+            [((__version__,), 1)],
+        )
+
+    def _work(self) -> Iterator[Metric]:
+        yield _counter(
+            "s3flow_objects",
+            "Objects by recorded outcome since the start. When failed rises: s3flow status, then "
+            "s3flow retry.",
+            ("flow", "outcome"),
+            self._objects.items(),
+        )
+        moved = [((flow, "written"), number) for flow, number in self._written.items()]
+        moved += [((flow, "read"), number) for flow, number in self._read.items()]
+        yield _counter(
+            "s3flow_bytes",
+            "Bytes read from sources (by streamed objects that ended) and written to targets (by "
+            "whole bodies and parts). Flat beside a backlog: look at blocked, throttled, retries.",
+            ("flow", "direction"),
+            moved,
+        )
+        seconds = HistogramMetricFamily(
+            "s3flow_transfer_seconds",
+            "Time a worker spent on one object. When it grows with the same sizes: a store or the "
+            "network is slow, or concurrency is too high for it.",
+            labels=("flow", "method"),
+        )
+        for labels, histogram in self._seconds.items():
+            seconds.add_metric(labels, histogram.cumulative(), histogram.total)
+        yield seconds
+        yield _gauge(
+            "s3flow_inflight_transfers",
+            "Objects being moved now. 0 beside a backlog: the flow is blocked or awaits retries.",
+            ("flow",),
+            _single(self._inflight),
+        )
+        yield _counter(
+            "s3flow_retries",
+            "Attempts that failed and are tried again, by reason. A steady rise of one reason "
+            "names what to look at.",
+            ("flow", "reason"),
+            self._retries.items(),
+        )
+
+    def _stores(self) -> Iterator[Metric]:
+        yield _counter(
+            "s3flow_throttled",
+            "Answers that asked to slow down. A steady rise: lower concurrency or "
+            "max_requests_per_s, or ask for a higher limit.",
+            ("endpoint",),
+            _single(self._throttled),
+        )
+        yield _gauge(
+            "s3flow_concurrency_limit",
+            "Requests in flight that the endpoint is believed to take. Far below concurrency: it "
+            "throttles.",
+            ("endpoint",),
+            _single(self._limits),
+        )
+
+    def _flows(self, snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
+        yield _gauge(
+            "s3flow_flow_blocked",
+            "1 while nothing of the flow can move, for the reason named: full or missing target, "
+            "clock, credentials. Needs a person.",
+            ("flow", "reason"),
+            self._blocked.items(),
+        )
+        yield _counter(
+            "s3flow_scans",
+            "Finished walks over the source since the start. Flat for longer than the flow's "
+            "every: listing fails or is slow.",
+            ("flow",),
+            _single(self._scans),
+        )
+        finished = {
+            one.name: one.scan.finished for one in snapshots if one.scan and one.scan.finished
+        }
+        yield _gauge(
+            "s3flow_scan_last_finished_timestamp_seconds",
+            "When the source was last listed to its end. Too old: new objects are not seen.",
+            ("flow",),
+            _single(finished | self._scanned),
+        )
+
+
+def _backlog(snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
+    waiting = [
+        ((one.name, state), numbers) for one in snapshots for state, numbers in one.backlog.items()
+    ]
+    yield _gauge(
+        "s3flow_backlog_objects",
+        "Objects that are listed and not done, by state. Growing: more arrives than moves.",
+        ("flow", "state"),
+        [(labels, objects) for labels, (objects, _) in waiting],
+    )
+    yield _gauge(
+        "s3flow_backlog_bytes",
+        "Bytes that are listed and not done, by state. Compare with the throughput.",
+        ("flow", "state"),
+        [(labels, size) for labels, (_, size) in waiting],
+    )
+    yield _gauge(
+        "s3flow_throughput_bytes_per_second",
+        "Rate over the last minute that had work. Low beside a backlog: look at throttled and lag.",
+        ("flow",),
+        [((one.name,), one.rates.bytes_per_s) for one in snapshots],
+    )
+    times = [((one.name, "0.5"), one.rates.eta_p50) for one in snapshots]
+    times += [((one.name, "0.9"), one.rates.eta_p90) for one in snapshots]
+    yield _gauge(
+        "s3flow_eta_seconds",
+        "Time until the backlog is done at the median rate (0.5) and at a slow one (0.9); absent "
+        "while unknown. Rising: the backlog grows faster than it is worked off.",
+        ("flow", "quantile"),
+        [(labels, seconds) for labels, seconds in times if seconds is not None],
+    )
+
+
+def _single(values: dict[str, int] | dict[str, float]) -> Iterable[tuple[tuple[str], float]]:
+    return [((label,), value) for label, value in values.items()]
+
+
+def _counter(
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for label, value in values:
+        family.add_metric(label, value)
+    return family
+
+
+def _gauge(
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for label, value in values:
+        family.add_metric(label, value)
+    return family
+
+
+async def watch_loop(report: Callable[[float], None], interval: float = 0.5) -> None:
+    """Tell *report* every *interval* seconds how late the event loop woke this task."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + interval
+        await asyncio.sleep(interval)
+        report(max(0.0, loop.time() - due))
