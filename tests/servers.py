@@ -247,16 +247,17 @@ def serve(
     with tempfile.TemporaryDirectory(
         prefix=f"s3flow-{store}-", ignore_cleanup_errors=True
     ) as folder:
-        process, url = _start(command, env, Path(folder), probe)
+        process, url = start(command, env, Path(folder), probe)
         try:
             yield Server(store, url, accounts)
         finally:
             end(process)
 
 
-def _start(
+def start(
     command: Command, env: Environment, folder: Path, probe: str
 ) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server, on another port when its port was taken meanwhile; gives its URL as well."""
     attempt = 0
     while True:
         attempt += 1
