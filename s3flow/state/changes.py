@@ -1,0 +1,171 @@
+"""What workers report goes into the state: outcomes, uploads that were begun, retries.
+
+All functions run inside the caller's transaction. A row is read before it is changed, in the same
+transaction: that is the fence, and what makes the totals exact.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from s3flow.model import Change, State, Transfer
+from s3flow.state import sql
+from s3flow.state.totals import Deltas, Line
+
+MESSAGE_LIMIT = 1000  # characters; some servers answer with whole pages
+_BATCH = 500  # ids in one IN (…)
+_DELETED = sql.CODES[State.DELETED]
+_VERIFIED = sql.CODES[State.VERIFIED]
+_TRANSFERRING = sql.CODES[State.TRANSFERRING]
+
+
+class Current(NamedTuple):
+    """A row as `sql.CURRENT` reads it."""
+
+    id: int
+    flow_id: int
+    bucket_id: int
+    size: int
+    generation: int
+    state: int
+    reason: str
+    method: str
+    proof: str
+    target_etag: str
+    dropped: str
+    upload_id: str | None
+    object_key: bytes
+
+    @property
+    def line(self) -> Line:
+        """The line of the totals that counts this row."""
+        return self.flow_id, self.bucket_id, self.state, self.reason, self.method, self.proof
+
+
+def current(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Current]:
+    """Read rows by id; those that do not exist are left out."""
+    found: dict[int, Current] = {}
+    rest = iter(ids)
+    while batch := list(islice(rest, _BATCH)):
+        for row in db.execute(sql.in_list(sql.CURRENT, len(batch)), batch):
+            found[row[0]] = Current._make(row)
+    return found
+
+
+def abandon(db: sqlite3.Connection, row: Current) -> None:
+    """Keep the row's upload id for a sweep: the row is not going to name it any more."""
+    if row.upload_id:
+        db.execute(sql.ABANDON, (row.flow_id, row.upload_id, row.bucket_id, row.object_key))
+
+
+def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Transfer]:
+    """Record *changes* in their order; give the transfers whose rows are pending or were fenced."""
+    rows = current(db, {change.transfer.id for change in changes})
+    deltas, updates, versions = Deltas(), [], []
+    open_again: list[Transfer] = []
+    for change in changes:
+        row = rows.get(change.transfer.id)
+        if row is None or row.generation != change.transfer.generation:
+            open_again.append(change.transfer)
+            continue
+        after = _after(row, change)
+        if after.line != row.line or after.size != row.size:
+            deltas.count(row.line, -1, -row.size)
+            deltas.count(after.line, 1, after.size)
+        if after.dropped != row.dropped:
+            deltas.dropped(row.flow_id, row.dropped, after.dropped)
+        if (version := change.version) is not None:
+            versions.append((*version[1:], after.generation, row.id))
+        if after.state < sql.FIRST_FINAL:
+            open_again.append(change.transfer)
+        rows[row.id] = after
+        updates.append(
+            (
+                after.state,
+                after.reason,
+                change.message[:MESSAGE_LIMIT],
+                after.method,
+                after.proof,
+                after.target_etag,
+                after.dropped,
+                change.attempts,
+                change.retry_at,
+                change.upload_id or None,
+                change.part_size,
+                now,
+                row.id,
+            )
+        )
+    db.executemany(sql.SAVE, updates)
+    if versions:
+        db.executemany(sql.SET_VERSION, versions)
+    deltas.write(db)
+    return open_again
+
+
+def _after(row: Current, change: Change) -> Current:
+    """Give the row as the change leaves it."""
+    state = sql.CODES[change.state]
+    method, proof, target_etag = str(change.method), str(change.proof), change.target_etag
+    dropped = ",".join(change.dropped) if state == _VERIFIED and change.dropped else ""
+    if state == _DELETED:
+        # Why it was right to delete stays on record.
+        method, proof = method or row.method, proof or row.proof
+        target_etag, dropped = target_etag or row.target_etag, row.dropped
+    size, generation = row.size, row.generation
+    if change.version is not None:
+        size, generation = change.version.size, generation + 1
+    return Current(
+        row.id,
+        row.flow_id,
+        row.bucket_id,
+        size,
+        generation,
+        state,
+        change.reason,
+        method,
+        proof,
+        target_etag,
+        dropped,
+        change.upload_id,
+        row.object_key,
+    )
+
+
+def remember_upload(
+    db: sqlite3.Connection, transfer: Transfer, upload_id: str, part_size: int, now: int
+) -> None:
+    """Write the upload id into the transfer's row, or among the abandoned ones if fenced off."""
+    row = current(db, (transfer.id,)).get(transfer.id)
+    if row is None:
+        return
+    if row.generation != transfer.generation:
+        abandon(db, row._replace(upload_id=upload_id))
+        return
+    if row.upload_id != upload_id:
+        abandon(db, row)
+    after = row._replace(state=_TRANSFERRING)
+    deltas = Deltas()
+    deltas.count(row.line, -1, -row.size)
+    deltas.count(after.line, 1, row.size)
+    deltas.write(db)
+    db.execute(sql.SET_UPLOAD, (_TRANSFERRING, upload_id or None, part_size, now, row.id))
+
+
+def retry(
+    db: sqlite3.Connection, flow_id: int, reason: str | None, after: int, now: int
+) -> list[int]:
+    """Send the next slice of failed rows with ids over *after* back to work; give their ids."""
+    found = db.execute(sql.FAILED_IDS, (flow_id, after, reason, reason))
+    ids = [row_id for (row_id,) in found]
+    deltas = Deltas()
+    for row in current(db, ids).values():
+        deltas.count(row.line, -1, -row.size)
+        line = (flow_id, row.bucket_id, sql.CODES[State.DISCOVERED], "", "", "")
+        deltas.count(line, 1, row.size)
+    db.executemany(sql.TRY_AGAIN, ((now, row_id) for row_id in ids))
+    deltas.write(db)
+    return ids

@@ -1,0 +1,86 @@
+"""Who works on what, in memory: with SQLite the lock on the file is the lease of all its rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+
+from s3flow.model import Transfer
+from s3flow.state import sql
+
+
+class Claims:
+    """The ids that workers of this process hold, and how far fresh rows were handed out.
+
+    Used on the database's thread only, after the transaction that it follows is durable.
+    """
+
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+        self._reached: dict[str, int] = {}  # ids up to here are final, waiting or held
+        self._buckets: dict[int, str] = {}
+
+    def take(
+        self, db: sqlite3.Connection, flow: str, flow_id: int, limit: int, now: int
+    ) -> list[Transfer]:
+        """Claim up to *limit* rows that may be worked on at *now* (milliseconds).
+
+        Interrupted ones come first; then those whose wait is over, which were discovered before
+        whatever nobody has touched; then the rest.
+        """
+        taken: list[Transfer] = []
+        for statement in (sql.CLAIM_INTERRUPTED, sql.CLAIM_WAITING):
+            if len(taken) < limit:
+                self._collect(db.execute(statement, (flow_id, now)), flow, limit, taken)
+        if len(taken) < limit:
+            fresh = db.execute(sql.CLAIM_FRESH, (flow_id, self._reached.get(flow, 0)))
+            self._reached[flow] = self._collect(fresh, flow, limit, taken) or self._reached.get(
+                flow, 0
+            )
+        return taken
+
+    def _collect(self, rows: sqlite3.Cursor, flow: str, limit: int, taken: list[Transfer]) -> int:
+        """Add free rows to *taken* until it has *limit*; give the last id looked at, or 0."""
+        held, states, buckets, last = self.held, sql.STATES, self._buckets, 0
+        # An open statement would pin the WAL: close it, it is seldom read to its end.
+        with closing(rows):
+            for row in rows:
+                last = row[0]
+                if last in held:
+                    continue
+                _, bucket_id, key, size, etag, modified, storage, state, *rest = row
+                bucket = buckets.get(bucket_id) or self._bucket(rows.connection, bucket_id)
+                taken.append(
+                    Transfer(
+                        last, flow, bucket, key, size, etag, modified, storage, states[state], *rest
+                    )
+                )
+                held.add(last)
+                if len(taken) == limit:
+                    break
+        return last
+
+    def end(self, ids: Iterable[int], pending: Iterable[Transfer]) -> None:
+        """Give up *ids*; *pending* are those of them that can be claimed again."""
+        self.held.difference_update(ids)
+        for transfer in pending:
+            self.look_again(transfer.flow, transfer.id)
+
+    def give_back(self, transfers: Sequence[Transfer]) -> None:
+        """Give transfers up as they were."""
+        self.end((transfer.id for transfer in transfers), transfers)
+
+    def look_again(self, flow: str, row_id: int) -> None:
+        """Say that a row became claimable (again)."""
+        if row_id <= self._reached.get(flow, 0):
+            self._reached[flow] = row_id - 1
+
+    def forget(self, flow: str) -> None:
+        """Start from the first row again."""
+        self._reached.pop(flow, None)
+
+    def _bucket(self, db: sqlite3.Connection, bucket_id: int) -> str:
+        (name,) = db.execute(sql.BUCKET_NAME, (bucket_id,)).fetchone()
+        self._buckets[bucket_id] = str(name)
+        return str(name)

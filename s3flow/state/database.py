@@ -1,0 +1,215 @@
+"""One SQLite file, one connection, one thread: each read or transaction is a single hop to it.
+
+SQLite before 3.51.3 can lose a committed transaction when one connection writes while another
+runs a checkpoint (https://www.sqlite.org/wal.html#the_wal_reset_bug). So the connection opened here
+owns all writes and all checkpoints. Readers in other processes open with mode=ro, which never
+checkpoints; tools that do (litestream, a writing sqlite3 shell) must stay away from the file of a
+running daemon.
+
+A hop runs to its end whatever becomes of the caller: cancelling an await splits no transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import aiosqlite
+
+from s3flow.errors import StateError
+from s3flow.state import sql
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+APPLICATION_ID = 0x53336657  # "S3fW", in the file's header
+CHECKED_AFTER_CRASH = 64 * 1024 * 1024  # bytes; quick_check reads them all, in well under a second
+_BUSY_SECONDS = 10
+_START_OVER = (
+    "delete it with its -wal and -shm files and run again: what is at the target is then compared"
+    " and adopted, not copied again"
+)
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "make room on its disk; nothing was half written and work goes on after",
+    sqlite3.SQLITE_IOERR: "see to its disk (dmesg); nothing was half written",
+    sqlite3.SQLITE_CORRUPT: f"the file is damaged: {_START_OVER}",
+    sqlite3.SQLITE_NOTADB: f"the file is no database or is damaged: {_START_OVER}",
+    sqlite3.SQLITE_BUSY: "another program holds the file (a sqlite3 shell?): end it",
+    sqlite3.SQLITE_READONLY: "it was opened or is mounted read-only",
+    sqlite3.SQLITE_CANTOPEN: "check that the folder exists and that its owner runs s3flow",
+    sqlite3.SQLITE_PERM: "check its owner and mode",
+}
+
+
+class _Thread(aiosqlite.Connection):
+    """aiosqlite's connection with what it keeps to itself: run a function on its thread."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        result: T = await self._execute(work)  # type: ignore[no-untyped-call]
+        return result
+
+
+class Database:
+    """An open state file. Everything sqlite3 raises comes out as `StateError`."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._thread = _Thread(self._connect, iter_chunk_size=1)
+
+    @classmethod
+    async def open(cls, path: Path, *, read_only: bool) -> Database:
+        """Open the absolute *path*; unless *read_only*, create it or bring it up to date."""
+        database = cls(path, read_only=read_only)
+        try:
+            await database._thread
+        except sqlite3.Error as error:
+            raise database.explain(error) from error
+        return database
+
+    async def read(self, work: Work[T]) -> T:
+        """Run *work* outside a transaction: each statement sees what is committed."""
+        return await self._run(lambda: work(self._db))
+
+    async def write(self, work: Work[T], after: Callable[[T], object] | None = None) -> T:
+        """Run *work* in one transaction, then *after* with its result, only if that is durable."""
+        if self.read_only:
+            raise StateError(f"state {self.path} is open for reading only")
+        return await self._run(lambda: self._transact(work, after))
+
+    async def close(self) -> None:
+        """Close the connection; the last one to go folds the WAL into the file."""
+        try:
+            if not self.read_only:
+                await self.write(_mark_clean)
+        finally:
+            await self._thread.close()
+
+    def explain(self, error: sqlite3.Error) -> StateError:
+        """Say in words what SQLite's error means and what to do about it."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        remedy = _REMEDIES.get(code, "this is a bug in s3flow if the file was made by it")
+        return StateError(f"state {self.path}: {error}; {remedy}")
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._thread.run(work)
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+        except ValueError as error:
+            if "closed" not in str(error) and "no active connection" not in str(error):
+                raise
+            raise StateError(f"state {self.path} is closed") from error
+
+    def _transact(self, work: Work[T], after: Callable[[T], object] | None) -> T:
+        # IMMEDIATE: a transaction that reads first and writes later cannot wait for a lock and
+        # fails with SQLITE_BUSY_SNAPSHOT at once.
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._db)
+            self._db.execute("COMMIT")
+        except BaseException:
+            # SQLite ends the transaction itself after some errors (full disk, I/O).
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        if after is not None:
+            after(result)
+        return result
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self.read_only:
+            # SQLite creates the -wal and -shm files with the mode of this one.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        mode = "ro" if self.read_only else "rw"
+        self._db = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            timeout=_BUSY_SECONDS,
+        )
+        try:
+            if self.read_only:
+                self._read_version()
+            else:
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+        return self._db
+
+    def _prepare(self) -> None:
+        version = self._read_version()
+        db = self._db
+        db.execute("PRAGMA journal_mode = WAL")
+        # A commit is on disk when it returns: with NORMAL the last ones may be lost with the power,
+        # and what a delete relied upon with them. Writes come in batches, so the fsync is cheap.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA wal_autocheckpoint = 4000")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute("PRAGMA cache_size = -16384")
+        db.execute("PRAGMA temp_store = MEMORY")
+        if version < len(sql.migrations("sqlite")):
+            self._transact(lambda _: self._migrate(version), None)
+        self._check_after_crash()
+
+    def _read_version(self) -> int:
+        """Give the schema's version, 0 for a new file; refuse what is not ours or too new."""
+        db = self._db
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            if self.read_only:
+                raise StateError(f"state {self.path} is empty: nothing has run yet")
+            return 0
+        if application != APPLICATION_ID:
+            raise StateError(
+                f"{self.path} is another program's database: point the state at a file of its own"
+            )
+        (text,) = db.execute(sql.GET_META, ("version",)).fetchone()
+        version, newest = int(text), len(sql.migrations("sqlite"))
+        if version > newest:
+            raise StateError(
+                f"state {self.path} was written by a newer s3flow (schema {version}, this one knows"
+                f" {newest}): install that version again, or use another state file"
+            )
+        if self.read_only and version < newest:
+            raise StateError(
+                f"state {self.path} has the older schema {version}: start the daemon once, it"
+                f" brings it to {newest}"
+            )
+        return version
+
+    def _migrate(self, version: int) -> None:
+        for script in sql.migrations("sqlite")[version:]:
+            for statement in split(script):
+                self._db.execute(statement)
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._db.execute(sql.SET_META, ("version", str(len(sql.migrations("sqlite")))))
+
+    def _check_after_crash(self) -> None:
+        """Look for damage if the last user of the file did not close it and looking is cheap."""
+        clean = self._db.execute(sql.GET_META, ("clean",)).fetchone()
+        if clean == ("0",) and self.path.stat().st_size <= CHECKED_AFTER_CRASH:
+            (answer,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != "ok":
+                raise StateError(f"state {self.path} is damaged ({answer}): {_START_OVER}")
+        self._db.execute(sql.SET_META, ("clean", "0"))
+
+
+def split(script: str) -> list[str]:
+    """Give the statements of *script*: sqlite3's executescript would end the transaction first."""
+    statements, text = [], ""
+    for line in script.splitlines(keepends=True):
+        text += line
+        if sqlite3.complete_statement(text):
+            statements.append(text)
+            text = ""
+    return statements
+
+
+def _mark_clean(db: sqlite3.Connection) -> None:
+    db.execute(sql.SET_META, ("clean", "1"))

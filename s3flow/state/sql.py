@@ -1,0 +1,220 @@
+"""The statements of the state by name, and the codes that stand for states in its tables.
+
+Parameters are "?" throughout. What only SQLite understands is in the last section; everything
+above it means the same to MySQL but for the upserts.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from s3flow.model import State
+
+CODES: dict[State, int] = {
+    State.DISCOVERED: 0,
+    State.RESTORE_REQUESTED: 1,
+    State.RESTORING: 2,
+    State.TRANSFERRING: 3,
+    State.TRANSFERRED: 4,
+    State.VERIFIED: 10,
+    State.DELETED: 11,
+    State.SKIPPED: 12,
+    State.FAILED: 13,
+}
+STATES: dict[int, State] = {code: state for state, code in CODES.items()}
+FIRST_FINAL = 10  # codes below are pending; the schema's partial indexes say so too
+FAILED = CODES[State.FAILED]
+
+
+def in_list(statement: str, count: int) -> str:
+    """Put *count* placeholders where *statement* says {ids}."""
+    return statement.format(ids=",".join("?" * count))
+
+
+def migrations(dialect: str) -> list[str]:
+    """Give the schema's scripts in order; the n-th leads to version n."""
+    folder = resources.files("s3flow.state") / "schema"
+    names = sorted(item.name for item in folder.iterdir() if item.name.startswith(f"{dialect}-"))
+    return [(folder / name).read_text("utf-8") for name in names]
+
+
+# --- meta, flows, scans ----------------------------------------------------------------------
+
+GET_META = "SELECT value FROM meta WHERE name = ?"
+FLOW_ID = "SELECT id FROM flows WHERE name = ?"
+FLOW = "SELECT id, fingerprint, adopting FROM flows WHERE name = ?"
+ADD_FLOW = "INSERT INTO flows (name, fingerprint, adopting, created) VALUES (?, ?, 1, ?)"
+SET_ADOPTED = "UPDATE flows SET adopting = 0 WHERE id = ?"
+UNNAME_FLOW = "UPDATE flows SET name = NULL WHERE id = ?"
+UNNAMED_FLOWS = "SELECT id FROM flows WHERE name IS NULL"
+DROP_FLOW = "DELETE FROM flows WHERE id = ?"
+DROP_CURSORS = "DELETE FROM cursors WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)"
+DROP_OF_FLOW = (
+    "DELETE FROM scans WHERE flow_id = ?",
+    "DELETE FROM totals WHERE flow_id = ?",
+    "DELETE FROM dropped WHERE flow_id = ?",
+    "DELETE FROM samples WHERE flow_id = ?",
+    "DELETE FROM abandoned WHERE flow_id = ?",
+)
+
+BUCKET_ID = "SELECT id FROM buckets WHERE name = ?"
+BUCKET_NAME = "SELECT name FROM buckets WHERE id = ?"
+ADD_BUCKET = "INSERT INTO buckets (name) VALUES (?)"
+
+UNFINISHED_SCAN = (
+    "SELECT id, started FROM scans WHERE flow_id = ? AND finished IS NULL ORDER BY id DESC LIMIT 1"
+)
+FINISHED_SCAN = (
+    "SELECT finished, listed FROM scans WHERE flow_id = ? AND finished IS NOT NULL"
+    " ORDER BY finished DESC, id DESC LIMIT 1"
+)
+ADD_SCAN = "INSERT INTO scans (flow_id, started) VALUES (?, ?)"
+COUNT_LISTED = (
+    "UPDATE scans SET listed = listed + ?, listed_bytes = listed_bytes + ?"
+    " WHERE id = ? AND finished IS NULL"
+)
+END_SCAN = "UPDATE scans SET finished = ? WHERE id = ? AND finished IS NULL"
+PRUNE_SCANS = "DELETE FROM scans WHERE flow_id = ? AND id < ? AND finished IS NOT NULL"
+CURSOR = "SELECT last_key, done FROM cursors WHERE scan_id = ? AND bucket_id = ?"
+DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
+
+# --- objects ---------------------------------------------------------------------------------
+
+ROWS = (
+    "SELECT id, object_key, size, etag, state, reason FROM objects"
+    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? AND object_key <= ?"
+    " ORDER BY object_key"
+)
+ROWS_TO_THE_END = (
+    "SELECT id, object_key, size, etag, state, reason FROM objects"
+    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? ORDER BY object_key"
+)
+KNOWN = (
+    "SELECT object_key FROM objects"
+    " WHERE flow_id = ? AND bucket_id = ? AND object_key IN ({ids}) AND state < 12"
+)
+ROW_BY_KEY = (
+    "SELECT id, size, etag FROM objects WHERE flow_id = ? AND bucket_id = ? AND object_key = ?"
+)
+LAST_ID = "SELECT max(id) FROM objects"
+# What totals, fences and abandoned uploads need to know of a row before it changes.
+CURRENT = (
+    "SELECT id, flow_id, bucket_id, size, generation, state, reason, method, proof,"
+    " target_etag, dropped, upload_id, object_key FROM objects WHERE id IN ({ids})"
+)
+ADD_OBJECT = (
+    "INSERT INTO objects (id, flow_id, bucket_id, object_key, not_utf8, size, etag, modified,"
+    " storage_class, state, reason, message, method, proof, target_etag, discovered_at, updated_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+NEW_VERSION = (
+    "UPDATE objects SET size = ?, etag = ?, modified = ?, storage_class = ?, state = ?, reason = ?,"
+    " message = ?, method = ?, proof = ?, target_etag = ?, updated_at = ?, version_id = NULL,"
+    " dropped = '', attempts = 0, retry_at = 0, upload_id = NULL, part_size = NULL,"
+    " generation = generation + 1 WHERE id = ?"
+)
+VANISH = (
+    "UPDATE objects SET state = 12, reason = ?, message = '', method = '', proof = '',"
+    " target_etag = '', dropped = '', attempts = 0, retry_at = 0, upload_id = NULL,"
+    " part_size = NULL, updated_at = ?, generation = generation + 1 WHERE id = ?"
+)
+SAVE = (
+    "UPDATE objects SET state = ?, reason = ?, message = ?, method = ?, proof = ?, target_etag = ?,"
+    " dropped = ?, attempts = ?, retry_at = ?, upload_id = ?, part_size = ?, updated_at = ?"
+    " WHERE id = ?"
+)
+SET_VERSION = (
+    "UPDATE objects SET size = ?, etag = ?, modified = ?, storage_class = ?, generation = ?"
+    " WHERE id = ?"
+)
+SET_UPLOAD = (
+    "UPDATE objects SET state = ?, upload_id = ?, part_size = ?, updated_at = ? WHERE id = ?"
+)
+TRY_AGAIN = (
+    "UPDATE objects SET state = 0, reason = '', message = '', method = '', proof = '',"
+    " target_etag = '', attempts = 0, retry_at = 0, updated_at = ? WHERE id = ?"
+)
+
+# --- totals, samples, abandoned uploads ------------------------------------------------------
+
+TOTALS = (
+    "SELECT b.name, t.state, t.reason, t.method, t.proof, t.objects, t.bytes FROM totals t"
+    " JOIN buckets b ON b.id = t.bucket_id WHERE t.flow_id = ? AND t.objects <> 0"
+    " ORDER BY b.name, t.state, t.reason, t.method, t.proof"
+)
+DROPPED = "SELECT field, objects FROM dropped WHERE flow_id = ? AND objects <> 0 ORDER BY field"
+SAMPLES = "SELECT at, objects, bytes FROM samples WHERE flow_id = ? ORDER BY at"
+LAST_SAMPLE = "SELECT max(at) FROM samples WHERE flow_id = ?"
+ADD_SAMPLE = "INSERT INTO samples (flow_id, at, objects, bytes) VALUES (?, ?, ?, ?)"
+DROP_SAMPLES = "DELETE FROM samples WHERE flow_id = ? AND (at < ? OR at > ?)"
+ABANDONED = (
+    "SELECT b.name, a.object_key, a.upload_id FROM abandoned a"
+    " JOIN buckets b ON b.id = a.bucket_id WHERE a.flow_id = ? ORDER BY a.upload_id"
+)
+DROP_ABANDONED = "DELETE FROM abandoned WHERE flow_id = ? AND upload_id = ?"
+
+# --- SQLite's own ----------------------------------------------------------------------------
+# INDEXED BY refuses to run rather than scan the table: the order of these lookups is a promise.
+
+SET_META = (
+    "INSERT INTO meta (name, value) VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+SET_CURSOR = (
+    "INSERT INTO cursors (scan_id, bucket_id, last_key, done) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (scan_id, bucket_id)"
+    " DO UPDATE SET last_key = max(last_key, excluded.last_key), done = excluded.done"
+)
+ADD_TOTAL = (
+    "INSERT INTO totals (flow_id, bucket_id, state, reason, method, proof, objects, bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (flow_id, bucket_id, state, reason, method, proof)"
+    " DO UPDATE SET objects = objects + excluded.objects, bytes = bytes + excluded.bytes"
+)
+ADD_DROPPED = (
+    "INSERT INTO dropped (flow_id, field, objects) VALUES (?, ?, ?)"
+    " ON CONFLICT (flow_id, field) DO UPDATE SET objects = objects + excluded.objects"
+)
+ABANDON = (
+    "INSERT INTO abandoned (flow_id, upload_id, bucket_id, object_key) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (flow_id, upload_id) DO NOTHING"
+)
+DROP_OBJECTS = (
+    "DELETE FROM objects WHERE id IN (SELECT id FROM objects WHERE flow_id = ? LIMIT 10000)"
+)
+
+_CLAIMED_COLUMNS = (
+    "SELECT id, bucket_id, object_key, size, etag, modified, storage_class, state, generation,"
+    " attempts, upload_id, part_size FROM objects "
+)
+CLAIM_INTERRUPTED = _CLAIMED_COLUMNS + (
+    "INDEXED BY objects_interrupted"
+    " WHERE flow_id = ? AND state < 10 AND upload_id IS NOT NULL AND retry_at <= ? ORDER BY id"
+)
+CLAIM_WAITING = _CLAIMED_COLUMNS + (
+    "INDEXED BY objects_waiting"
+    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at <= ? ORDER BY retry_at, id"
+)
+CLAIM_FRESH = _CLAIMED_COLUMNS + (
+    "INDEXED BY objects_fresh"
+    " WHERE flow_id = ? AND id > ? AND state < 10 AND retry_at = 0 AND upload_id IS NULL"
+    " ORDER BY id"
+)
+UPLOADS = (
+    "SELECT upload_id FROM objects INDEXED BY objects_interrupted"
+    " WHERE flow_id = ? AND state < 10 AND upload_id IS NOT NULL"
+)
+WAITING = (
+    "SELECT id, retry_at FROM objects INDEXED BY objects_waiting"
+    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 ORDER BY retry_at, id"
+)
+FAILURES = (
+    "SELECT b.name, o.object_key, o.reason, o.message"
+    " FROM objects o INDEXED BY objects_failed JOIN buckets b ON b.id = o.bucket_id"
+    " WHERE o.flow_id = ? AND o.state = 13 ORDER BY o.id LIMIT ?"
+)
+FAILED_IDS = (
+    "SELECT id FROM objects INDEXED BY objects_failed"
+    " WHERE flow_id = ? AND state = 13 AND id > ? AND (? IS NULL OR reason = ?)"
+    " ORDER BY id LIMIT 5000"
+)
