@@ -267,7 +267,7 @@ class MemoryStore:
         self._uploads[upload_id] = _Upload(bucket, key, attributes, self._now())
         return upload_id
 
-    async def upload_part(  # noqa: PLR0917 - the port's signature
+    async def upload_part(
         self, bucket: str, key: bytes, upload_id: str, number: int, offset: int, body: Body
     ) -> Part:
         """Take a part; S3 numbers them, so *offset* is only checked to be possible."""

@@ -1,0 +1,177 @@
+"""Read and write the bytes of files: bodies in, digests out, and the walk over what was left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from awscrt import checksums
+
+from s3flow.errors import BadAnswer, Truncated
+from s3flow.model import MIB
+from s3flow.stores.local.journal import SUFFIX
+from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove
+
+if TYPE_CHECKING:
+    from s3flow.ports import Body, Digest
+    from s3flow.stores.local.threads import Threads
+
+INLINE = 64 * 1024  # bytes: up to here a thread costs more than the write
+ALGORITHMS = frozenset({"md5", "crc64nvme"})
+
+
+class Crc64Nvme:
+    """CRC64NVME with hashlib's manner."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: memoryview, /) -> None:
+        """Add bytes."""
+        self._value = checksums.crc64nvme(data, self._value)
+
+    def digest(self) -> bytes:
+        """Give the value as S3 does, big-endian."""
+        return self._value.to_bytes(8, "big")
+
+
+def write_at(fd: int, chunk: memoryview, offset: int, digest: Digest | None) -> None:
+    """Write a whole chunk, and hash it."""
+    if digest is not None:
+        digest.update(chunk)
+    written = os.pwrite(fd, chunk, offset)
+    while written < len(chunk):  # interrupted, or nearly full: the next call says which
+        written += os.pwrite(fd, chunk[written:], offset + written)
+
+
+async def fill(
+    fd: int, offset: int, body: Body, at: str, threads: Threads, digest: Digest | None = None
+) -> None:
+    """Write a body at *offset*: never a byte beyond its size, and all of them, or an error."""
+    size = body.size
+    done = 0
+    while chunk := await body.read():
+        if done + len(chunk) > size:
+            raise BadAnswer(f"{at}: more than the announced {size} bytes arrived")
+        if size <= INLINE:
+            write_at(fd, chunk, offset + done, digest)
+        else:
+            await threads.run(write_at, fd, chunk, offset + done, digest)
+        done += len(chunk)
+    if done < size:
+        raise Truncated(f"{at}: {done} of {size} bytes arrived")
+
+
+def digest_name(
+    directory: Directory,
+    name: bytes,
+    algorithm: str,
+    part_size: int | None,
+    stop: threading.Event,
+) -> bytes | None:
+    """Hash the file *name*; None when there is none, or when stopped."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory.fd)
+    except FileNotFoundError:
+        return None
+    try:
+        return digest_file(fd, algorithm, part_size, stop)
+    finally:
+        os.close(fd)
+
+
+def digest_empty(algorithm: str, part_size: int | None) -> bytes:
+    """Hash no bytes at all."""
+    digest = new_digest(algorithm).digest()
+    return digest if part_size is None else hashlib.md5(digest, usedforsecurity=False).digest()
+
+
+def new_digest(algorithm: str) -> Digest:
+    """Start a digest of `ALGORITHMS`."""
+    return hashlib.md5(usedforsecurity=False) if algorithm == "md5" else Crc64Nvme()
+
+
+def digest_file(
+    fd: int, algorithm: str, part_size: int | None, stop: threading.Event
+) -> bytes | None:
+    """Hash an open file; *part_size*: MD5 over the MD5s of its parts. None when stopped."""
+    if part_size is None:
+        return _digest_span(fd, 0, None, algorithm, stop)
+    size = os.fstat(fd).st_size
+    md5s = hashlib.md5(usedforsecurity=False)
+    for start in range(0, max(size, 1), part_size):
+        digest = _digest_span(fd, start, part_size, "md5", stop)
+        if digest is None:
+            return None
+        md5s.update(digest)
+    return md5s.digest()
+
+
+def set_modified(fd: int, modified: int) -> None:
+    """Give the file the object's time (milliseconds since the epoch), if it has one."""
+    if modified:
+        os.utime(fd, ns=(modified * 1_000_000, modified * 1_000_000))
+
+
+def walk_files(root: Path, start: bytes = b"") -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """Give our own unfinished files and journals from *start* below *root* on.
+
+    Each comes with its directory's path below *root*. Links are not followed; directories that
+    vanish are passed over.
+    """
+    pending = [start]
+    while pending:
+        below = pending.pop()
+        try:
+            entries = os.scandir(os.fsencode(root) + b"/" + below)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(below + b"/" + entry.name if below else entry.name)
+                elif entry.name.startswith(TEMP_PREFIX):
+                    yield below, entry
+
+
+def sweep(directories: Directories, older_than: float) -> int:
+    """Remove what crashes left behind before *older_than* (seconds since the epoch): B-72.
+
+    Kept are uploads that can go on: data with a journal, and a journal with data.
+    """
+    found: dict[bytes, dict[bytes, float]] = {}
+    for below, entry in walk_files(directories.root_path):
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode):
+            # Not st_mtime: that is the object's time already.
+            found.setdefault(below, {})[entry.name] = status.st_ctime
+    removed = 0
+    for below, names in found.items():
+        directory = directories.open(below)
+        for name, changed in names.items():
+            other = name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else name + SUFFIX
+            if other not in names and changed < older_than:
+                removed += remove(directory, name)
+    return removed
+
+
+def _digest_span(
+    fd: int, start: int, size: int | None, algorithm: str, stop: threading.Event
+) -> bytes | None:
+    digest = new_digest(algorithm)
+    buffer = memoryview(bytearray(MIB))
+    end = None if size is None else start + size
+    os.posix_fadvise(fd, start, size or 0, os.POSIX_FADV_SEQUENTIAL)
+    while not stop.is_set():
+        room = buffer if end is None else buffer[: end - start]
+        got = os.preadv(fd, [room], start) if room else 0
+        if not got:
+            return digest.digest()
+        digest.update(buffer[:got])
+        start += got
+    return None

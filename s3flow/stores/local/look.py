@@ -1,0 +1,92 @@
+"""Look at settled objects: what is under a key, its digest, and its removal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from s3flow.errors import NameRefused
+from s3flow.model import Listed
+from s3flow.stores.local import files
+from s3flow.stores.local.paths import Directories, Directory, is_file, remove, split
+
+
+def look_up(directories: Directories, bucket: str, key: bytes) -> Listed | None:
+    """Say what is under a key: a regular file, or a directory for a marker; else None."""
+    try:
+        path, name = split(bucket, key)
+        directory = _open(directories, path)
+    except (FileNotFoundError, NameRefused):
+        return None  # refused by its name, or something else is in its way
+    if directory is None:
+        return None
+    status = is_file(directory, name) if name else os.fstat(directory.fd)
+    if status is None:
+        return None
+    if name and directories.folds and not _spelled(directories, directory, name):
+        return None
+    size = status.st_size if name else 0
+    return Listed(key, size, "", status.st_mtime_ns // 1_000_000, "STANDARD")
+
+
+def digest_settled(
+    directories: Directories,
+    place: tuple[str, bytes],
+    algorithm: str,
+    part_size: int | None,
+    stop: threading.Event,
+) -> bytes | None:
+    """Hash the file under a key, a marker as the empty object it is; None when there is none."""
+    if look_up(directories, *place) is None:
+        return None
+    path, name = split(*place)
+    if not name:
+        return files.digest_empty(algorithm, part_size)
+    return files.digest_name(directories.open(path), name, algorithm, part_size, stop)
+
+
+def delete(directories: Directories, bucket: str, key: bytes) -> bool:
+    """Remove what is under a key, durably; a directory only when it is empty."""
+    if look_up(directories, bucket, key) is None:
+        return False
+    path, name = split(bucket, key)
+    if name:
+        directory = directories.open(path)
+        removed = remove(directory, name)
+    else:
+        above, _, last = path.rpartition(b"/")
+        directory = directories.open(above)
+        removed = _remove_directory(directory, last)
+        directories.forget()
+    os.fsync(directory.fd)
+    return removed
+
+
+def _open(directories: Directories, path: bytes) -> Directory | None:
+    """Open a directory that is where it was, not one that somebody moved away while we had it."""
+    directory = directories.open(path)
+    if not directories.in_place(directory):
+        directories.forget()
+        directory = directories.open(path)
+    return directory
+
+
+def _remove_directory(parent: Directory, name: bytes) -> bool:
+    try:
+        os.rmdir(name, dir_fd=parent.fd)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            return False  # other objects lie in it
+        raise
+    return True
+
+
+def _spelled(directories: Directories, directory: Directory, name: bytes) -> bool:
+    try:
+        directories.check_spelling(directory, name)
+    except NameRefused:
+        return False
+    return True

@@ -1,0 +1,303 @@
+"""From keys to names on disk: the written rule, and a walk that cannot leave the root.
+
+The rule. An object lies at `<root>/[bucket/]<key>`, byte for byte. Refused are: an empty key, a NUL
+byte, a leading "/", an empty component ("a//b"), the components "." and "..", a component that begins
+with ".s3flow-" (ours), and one over 255 bytes. A key that ends in "/" is a directory marker: it is the
+directory itself and has no content. Nothing is escaped, folded or normalised; where the file system
+itself takes two spellings for one name, the first stays and the other is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import unicodedata
+from collections import OrderedDict
+from pathlib import Path
+
+from s3flow.errors import NameRefused, NameTooLong, PathConflict, TargetUnavailable
+from s3flow.stores.local.translate import translate
+
+TEMP_PREFIX = b".s3flow-"
+MAX_COMPONENT = 255
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_REFUSED = frozenset({b"", b".", b".."})
+_CACHED = 256  # directories held open, far below the usual limit of 1,024 descriptors
+
+
+def shown(name: bytes) -> str:
+    """Spell a key or path for a message."""
+    return name.decode(errors="backslashreplace")
+
+
+def split(bucket: str, key: bytes) -> tuple[bytes, bytes]:
+    """Give the directory below the root and the file's name; b"" as the name of a directory marker.
+
+    Raises `NameRefused` or `NameTooLong` by the rule above.
+    """
+    path = bucket.encode() + b"/" + key if bucket else key
+    components = path.split(b"/")
+    if b"\0" in path:
+        raise NameRefused(f"key {shown(key)!r} has a NUL byte, which no file name can hold")
+    if not key or key == b"/":
+        raise NameRefused(f"key {shown(key)!r} names no file")
+    name = components.pop()
+    for component in components if not name else (*components, name):
+        if component in _REFUSED:
+            raise NameRefused(
+                f"key {shown(key)!r} has the component {shown(component)!r}, which no path can keep"
+            )
+        if component.startswith(TEMP_PREFIX):
+            raise NameRefused(
+                f"key {shown(key)!r}: names that begin with {shown(TEMP_PREFIX)!r} are"
+                " s3flow's unfinished files"
+            )
+        if len(component) > MAX_COMPONENT:
+            raise NameTooLong(
+                f"key {shown(key)!r} has a component of {len(component)} bytes;"
+                f" a file name takes {MAX_COMPONENT}"
+            )
+    return path[: -len(name) - 1] if name else path[:-1], name
+
+
+class Directory:
+    """An open directory. Its descriptor closes with its last user: the cache and notes share it."""
+
+    __slots__ = ("device", "fd", "inode", "path")
+
+    def __init__(self, fd: int, path: bytes) -> None:
+        self.fd = fd
+        self.path = path  # below the root, b"" for the root itself
+        status = os.fstat(fd)
+        self.device = status.st_dev
+        self.inode = status.st_ino
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Directories:
+    """Open directories below a root, each found from its parent's descriptor and without links.
+
+    Used by the loop and by threads. *fold_case*: whether two spellings are one name; None asks the
+    file system.
+    """
+
+    def __init__(self, root: Path, fold_case: bool | None) -> None:
+        self.root_path = root
+        self.root = _open_root(root)
+        # A file system that folds finds the other spelling by itself: only then need it be listed.
+        probed = _folds(self.root) if fold_case is None else False
+        self.folds = probed or bool(fold_case)
+        self._looks_up_folded = probed
+        self._lock = threading.Lock()
+        self._cached: OrderedDict[bytes, Directory] = OrderedDict()
+        self._unsynced: dict[bytes, int] = {}
+        self._made = 0
+
+    def open(self, path: bytes, *, make: bool = False) -> Directory:
+        """Open a directory, and make it with *make*.
+
+        Raises `FileNotFoundError` without *make*, and `PathConflict` if a file or link is in the way.
+        """
+        with self._lock:
+            found = self._cached.get(path)
+            if found is not None:
+                self._cached.move_to_end(path)
+                return found
+            return self._walk(path, make=make)
+
+    def forget(self) -> None:
+        """Drop what is open, for somebody removed a directory under us; the root must be the same."""
+        with self._lock:
+            self._cached.clear()
+            again = _open_root(self.root_path)
+            if (again.device, again.inode) != (self.root.device, self.root.inode):
+                raise self._replaced()
+            self.root = again
+
+    def close(self) -> None:
+        """Let go of all directories but the root."""
+        with self._lock:
+            self._cached.clear()
+
+    def check_root(self) -> None:
+        """Raise `TargetUnavailable` if the root is gone or something else is mounted there (B-73)."""
+        try:
+            status = os.stat(self.root_path)  # noqa: PTH116 - on every object: Path costs thrice as much
+        except OSError as error:
+            raise TargetUnavailable(
+                f"the target root {self.root_path} is gone ({error.strerror}); mount it again"
+            ) from error
+        if status.st_ino != self.root.inode or status.st_dev != self.root.device:
+            raise self._replaced()
+
+    def in_place(self, directory: Directory) -> bool:
+        """Say whether *directory* still is where it was opened."""
+        if not directory.path:
+            return True  # check_root has seen to it
+        try:
+            status = os.stat(directory.path, dir_fd=self.root.fd)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (directory.device, directory.inode)
+
+    def unsynced_above(self, path: bytes) -> dict[bytes, int]:
+        """Give the ancestors of *path* in which a directory was made and is not durable, and when."""
+        above: dict[bytes, int] = {}
+        while path and self._unsynced:
+            path = path.rpartition(b"/")[0]
+            if path in self._unsynced:
+                above[path] = self._unsynced[path]
+        return above
+
+    def synced(self, path: bytes, made: int) -> None:
+        """Note that *path* was made durable, unless another directory was made in it since."""
+        with self._lock:
+            if self._unsynced.get(path) == made:
+                del self._unsynced[path]
+
+    def check_spelling(self, directory: Directory, name: bytes) -> None:
+        """Raise `PathConflict` if the directory has *name* in another spelling."""
+        if self._looks_up_folded and not exists(directory, name):
+            return
+        folded = _fold(name)
+        for other in os.listdir(directory.fd):  # noqa: PTH208 - by descriptor
+            if _fold(spelled := os.fsencode(other)) == folded and spelled != name:
+                raise PathConflict(
+                    f"{self.shown(directory.path, name)}: the file system takes it for"
+                    f" {shown(spelled)!r}, which is there already; rename one of the objects"
+                )
+
+    def shown(self, path: bytes, name: bytes = b"") -> str:
+        """Spell a path below the root for a message."""
+        below = shown(path + b"/" + name if path else name)
+        return f"{self.root_path}/{below}"
+
+    def _walk(self, path: bytes, *, make: bool) -> Directory:
+        directory = self.root
+        if not path:
+            return directory
+        below = b""
+        for component in path.split(b"/"):
+            below = below + b"/" + component if below else component
+            found = self._cached.get(below)
+            if found is None:
+                found = self._step(directory, component, below, make=make)
+                self._cached[below] = found
+                if len(self._cached) > _CACHED:
+                    self._cached.popitem(last=False)
+            directory = found
+        return directory
+
+    def _step(self, parent: Directory, component: bytes, below: bytes, *, make: bool) -> Directory:
+        if self.folds:
+            self.check_spelling(parent, component)
+        try:
+            fd = os.open(component, _OPEN, dir_fd=parent.fd)
+        except FileNotFoundError:
+            if not make:
+                raise
+            self._make(parent, component)
+            fd = self._open_made(parent, component, below)
+        except NotADirectoryError as error:
+            raise self._in_the_way(below) from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._in_the_way(below) from error
+            raise
+        return Directory(fd, below)
+
+    def _make(self, parent: Directory, component: bytes) -> None:
+        try:
+            os.mkdir(component, dir_fd=parent.fd)
+        except FileExistsError:
+            return  # somebody was faster; what it is shows when it is opened
+        self._made += 1
+        self._unsynced[parent.path] = self._made
+
+    def _open_made(self, parent: Directory, component: bytes, below: bytes) -> int:
+        try:
+            return os.open(component, _OPEN, dir_fd=parent.fd)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise self._in_the_way(below) from error
+            raise
+
+    def _in_the_way(self, below: bytes) -> PathConflict:
+        return PathConflict(
+            f"{self.shown(below)} is a file or a symbolic link where a directory should be;"
+            " remove it or give the flow another target"
+        )
+
+    def _replaced(self) -> TargetUnavailable:
+        return TargetUnavailable(
+            f"the target root {self.root_path} is not the directory it was at the start;"
+            " mount it again, or restart if it was replaced on purpose"
+        )
+
+
+def exists(directory: Directory, name: bytes) -> bool:
+    """Say whether the directory has *name*; of a link, not of what it points to."""
+    try:
+        os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_file(directory: Directory, name: bytes) -> os.stat_result | None:
+    """Give the status of the regular file *name*, or None if there is none."""
+    try:
+        status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def remove(directory: Directory, name: bytes) -> bool:
+    """Unlink *name*; False when it was gone already."""
+    try:
+        os.unlink(name, dir_fd=directory.fd)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _open_root(root: Path) -> Directory:
+    try:
+        # The root itself may be a link: that is the operator's choice. Below it, none is followed.
+        directory = Directory(os.open(root, os.O_RDONLY | os.O_DIRECTORY), b"")
+    except OSError as error:
+        raise TargetUnavailable(
+            f"the target root {root} cannot be opened: {error.strerror};"
+            " make the directory or mount it"
+        ) from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise TargetUnavailable(f"the target root {root} is not writable for this user")
+    return directory
+
+
+def _folds(root: Directory) -> bool:
+    """Ask the file system whether case or Unicode form makes no difference to it."""
+    unique = os.urandom(6).hex()
+    probe = TEMP_PREFIX + f"Case-\u00e9-{unique}".encode()
+    others = (
+        TEMP_PREFIX + f"cASE-\u00e9-{unique}".encode(),
+        TEMP_PREFIX + f"Case-e\u0301-{unique}".encode(),
+    )
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=root.fd))
+        try:
+            return any(exists(root, other) for other in others)
+        finally:
+            remove(root, probe)
+    except OSError as error:
+        raise translate(error, "the target root") from error
+
+
+def _fold(name: bytes) -> str:
+    text = os.fsdecode(name)
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

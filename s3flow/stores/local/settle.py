@@ -1,0 +1,220 @@
+"""Make files durable, then visible: sync data, rename, sync directories, for many at once (B-71).
+
+Runs in a thread. In this order a power loss leaves the old file, or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from s3flow.errors import Conflict, S3flowError
+from s3flow.stores.local.paths import Directories, Directory, remove
+from s3flow.stores.local.translate import translate
+
+# From here on one syncfs(2) is cheaper than an fsync each: both flush the disk's cache once a call.
+SYNCFS_FROM = 4
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Note:
+    """What is left to do for a stored object: kept in `Stored.settle`.
+
+    *temp* None: a directory marker. *journal*: the upload's, removed last.
+    """
+
+    __slots__ = ("at", "directory", "done", "ended", "journal", "name", "place", "temp")
+
+    def __init__(
+        self,
+        directory: Directory,
+        name: bytes,
+        temp: bytes | None,
+        place: tuple[str, bytes],
+        at: str,
+        *,
+        journal: bytes | None = None,
+    ) -> None:
+        self.directory = directory
+        self.name = name
+        self.temp = temp
+        self.place = place
+        self.at = at
+        self.journal = journal
+        self.done = False  # the object is durable under its key
+        self.ended = False  # it is, or it never will be
+
+    def discard(self) -> None:
+        """Remove the unfinished file, and the journal with it; harmless twice."""
+        self.ended = True
+        for name in (self.journal, self.temp):
+            if name is not None and not self.done:
+                # What cannot be removed now (the disk is gone) is swept at the next start.
+                with suppress(OSError):
+                    remove(self.directory, name)
+
+
+class Settlement:
+    """One batch of notes on its way to the disk."""
+
+    def __init__(
+        self, directories: Directories, notes: Sequence[Note], renaming: threading.Lock
+    ) -> None:
+        self._directories = directories
+        self._notes = notes
+        self._renaming = renaming
+        self._errors: dict[int, S3flowError] = {}
+
+    def run(self) -> list[Exception | None]:
+        """Settle all; an item's error is its own. What failed is removed, to be sent again."""
+        try:
+            self._directories.check_root()
+        except S3flowError as error:
+            self._fail(range(len(self._notes)), error)
+        todo = [index for index, note in enumerate(self._notes) if not note.done]
+        self._sync_data(todo)
+        self._rename(todo)
+        self._sync_directories(todo)
+        for index in todo:
+            self._end(index)
+        return [self._errors.get(index) for index in range(len(self._notes))]
+
+    def _sync_data(self, todo: Sequence[int]) -> None:
+        by_device: defaultdict[int, list[int]] = defaultdict(list)
+        for index in self._left(todo):
+            if self._notes[index].temp is not None:
+                by_device[self._notes[index].directory.device].append(index)
+        for indexes in by_device.values():
+            if len(indexes) >= SYNCFS_FROM and SYNCFS_REPORTS:
+                try:
+                    syncfs(self._notes[indexes[0]].directory.fd)
+                except OSError as error:
+                    self._fail_with(indexes, error)
+                continue
+            for index in indexes:
+                self._sync_file(index)
+
+    def _sync_file(self, index: int) -> None:
+        note = self._notes[index]
+        try:
+            fd = os.open(note.temp or b"", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=note.directory.fd)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._fail_with((index,), error)
+
+    def _rename(self, todo: Sequence[int]) -> None:
+        in_place: dict[Directory, bool] = {}
+        for index in self._left(todo):
+            note = self._notes[index]
+            directory = note.directory
+            if directory not in in_place:
+                in_place[directory] = self._directories.in_place(directory)
+            if not in_place[directory]:
+                moved = f"{note.at}: its directory was moved away meanwhile; it is tried again"
+                self._errors[index] = Conflict(moved)
+            elif note.temp is not None:
+                self._rename_one(index, note.temp)
+
+    def _rename_one(self, index: int, temp: bytes) -> None:
+        note = self._notes[index]
+        fd = note.directory.fd
+        try:
+            # Two spellings of a name must not pass the check side by side.
+            with self._renaming:
+                if self._directories.folds:
+                    self._directories.check_spelling(note.directory, note.name)
+                os.rename(temp, note.name, src_dir_fd=fd, dst_dir_fd=fd)
+        except OSError as error:
+            self._fail_with((index,), error)
+        except S3flowError as error:
+            self._errors[index] = error
+
+    def _sync_directories(self, todo: Sequence[int]) -> None:
+        """Sync each directory that has a new entry: renamed files, and directories made for them."""
+        users: defaultdict[bytes, list[int]] = defaultdict(list)
+        made: dict[bytes, int] = {}
+        opened: dict[bytes, Directory] = {}
+        for index in self._left(todo):
+            directory = self._notes[index].directory
+            opened[directory.path] = directory
+            above = self._directories.unsynced_above(directory.path)
+            made |= above
+            for path in (directory.path, *above):
+                users[path].append(index)
+        for path in users:
+            if path not in opened:
+                try:
+                    opened[path] = self._directories.open(path)
+                except OSError as error:
+                    self._fail_with(users[path], error)
+        self._sync_opened(opened, users)
+        for path, when in made.items():
+            if not any(index in self._errors for index in users[path]):
+                self._directories.synced(path, when)
+
+    def _sync_opened(self, opened: dict[bytes, Directory], users: dict[bytes, list[int]]) -> None:
+        by_device: defaultdict[int, list[Directory]] = defaultdict(list)
+        for directory in opened.values():
+            by_device[directory.device].append(directory)
+        for directories in by_device.values():
+            many = len(directories) >= SYNCFS_FROM and SYNCFS_REPORTS
+            for directory in directories[:1] if many else directories:
+                try:
+                    (syncfs if many else os.fsync)(directory.fd)
+                except OSError as error:
+                    affected = directories if many else [directory]
+                    for failed in affected:
+                        self._fail_with(users[failed.path], error)
+
+    def _end(self, index: int) -> None:
+        note = self._notes[index]
+        if index in self._errors:
+            note.discard()
+            return
+        if note.journal is not None:
+            # The object is in place: a journal that stays behind is only swept later.
+            with suppress(OSError):
+                remove(note.directory, note.journal)
+        note.done = note.ended = True
+
+    def _left(self, todo: Sequence[int]) -> list[int]:
+        return [index for index in todo if index not in self._errors]
+
+    def _fail(self, indexes: Iterable[int], error: S3flowError) -> None:
+        for index in indexes:
+            self._errors.setdefault(index, error)
+
+    def _fail_with(self, indexes: Iterable[int], error: OSError) -> None:
+        for index in indexes:
+            self._errors.setdefault(index, translate(error, self._notes[index].at))
+
+
+def syncfs(fd: int) -> None:
+    """Write out the whole file system that *fd* is on, and wait."""
+    if _LIBC.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def flush(directory: Directory) -> None:
+    """Write out the file system of *directory*, whatever the kernel says of failures."""
+    if hasattr(_LIBC, "syncfs"):
+        syncfs(directory.fd)
+    else:
+        os.sync()
+
+
+def _syncfs_reports() -> bool:
+    """Say whether syncfs(2) tells of failed writes: since Linux 5.8, says its manual page."""
+    major, minor = (int(number) for number in os.uname().release.split(".")[:2])
+    return (major, minor) >= (5, 8) and hasattr(_LIBC, "syncfs")
+
+
+SYNCFS_REPORTS = _syncfs_reports()
