@@ -15,7 +15,7 @@ COPY --from=build /opt/s3flow /opt/s3flow
 ENV PATH=/opt/s3flow/bin:$PATH PYTHONUNBUFFERED=1
 USER 10440:10440
 VOLUME /var/lib/s3flow
-# SIGTERM drains for daemon.drain_timeout: give the container 40 s to stop (docker stop --time 40).
+# SIGTERM drains for daemon.drain_timeout: give the container 40 s to stop (docker stop -t 40).
 STOPSIGNAL SIGTERM
 # Asks daemon.listen's default address, from inside the container.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \

@@ -134,6 +134,7 @@ def _need_ceph() -> None:
     install = ("apt-get", "install", "-y", "--no-install-recommends", *CEPH_PACKAGES)
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise ServerMissingError(f"Ceph is not installed: sudo {' '.join(install)}")
+    _install("Ceph's package lists", ("apt-get", "update"))
     _install("Ceph", install, DEBIAN_FRONTEND="noninteractive")
 
 
@@ -225,7 +226,8 @@ def _need_localstack() -> Path:
     home = cache() / "localstack"
     python = home / "bin" / "python"
     marker = home / "pins"
-    if not marker.exists() or marker.read_text().splitlines() != list(LOCALSTACK_PINS):
+    pinned = marker.read_text().splitlines() if marker.exists() and python.exists() else []
+    if pinned != list(LOCALSTACK_PINS):
         _install("localstack", (sys.executable, "-m", "venv", "--clear", str(home)))
         pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         _install("localstack", (*pip, *LOCALSTACK_PINS))
