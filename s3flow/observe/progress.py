@@ -69,7 +69,7 @@ class FlowSnapshot:
     backlog: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def snapshot(  # noqa: PLR0917 -- what the state's six questions answer, in their order
+def snapshot(
     flow: Flow,
     totals: Sequence[Total],
     samples: Sequence[Sample],

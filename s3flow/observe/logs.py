@@ -1,0 +1,279 @@
+"""Logging: JSON lines or a console; events become entries at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO
+
+import structlog
+
+from s3flow import events
+from s3flow.model import State, Transfer
+from s3flow.observe import text
+from s3flow.observe.progress import FlowSnapshot
+from s3flow.observe.redact import Redactor
+
+# At DEBUG these print Authorization headers and the bodies of STS answers (botocore#2626).
+_TALKATIVE = ("aiobotocore", "aiohttp", "asyncio", "boto3", "botocore", "urllib3")
+_WINDOW = 10.0  # seconds that a limit on similar entries is counted over
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is now: a live display puts itself there to keep lines above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # an attribute there
+        return sys.stderr
+
+
+def configure(log_format: str, level: str, secrets: Iterable[str] = ()) -> None:
+    """Set up logging for the process, once more if called again.
+
+    *log_format* is "json", "console" or "auto" (console on a terminal); *level* a name of
+    logging's; *secrets* values that must never be shown.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[Callable[..., Any]] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    handler = _Stderr()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.StackInfoRenderer(),
+                structlog.processors.format_exc_info,
+                Redactor(secrets),
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [one for one in root.handlers if isinstance(one, _Stderr)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(number)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(number, logging.INFO))
+
+
+class _Pace:
+    """Lets *most* entries of a kind through in each window, and counts the rest."""
+
+    __slots__ = ("_clock", "_kinds", "_most")
+
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._clock = clock
+        self._kinds: dict[tuple[str, ...], list[float]] = {}  # window's begin, passed, held back
+
+    def admit(self, *kind: str) -> int | None:
+        """Give how many were held back before this one, or None to hold it back too."""
+        now = self._clock()
+        window = self._kinds.get(kind)
+        if window is None or now - window[0] >= _WINDOW:
+            held = int(window[2]) if window else 0
+            self._kinds[kind] = [now, 1.0, 0.0]
+            return held
+        if window[1] < self._most:
+            window[1] += 1
+            return 0
+        window[2] += 1
+        return None
+
+
+class LogEvents:
+    """Logs events; subscribe it with `events.fan_out`. *debug*: say every object's end too.
+
+    Failures and retries of one reason are logged up to a limit each ten seconds, and the next
+    entry says how many were left out: status and metrics count them all.
+    """
+
+    def __init__(self, *, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = structlog.get_logger("s3flow")
+        self._debug = debug
+        self._failures = _Pace(50, clock)
+        self._retries = _Pace(5, clock)
+        self._throttles = _Pace(1, clock)
+        self._told: dict[type, Callable[..., None]] = {
+            events.ScanStarted: self._scan_started,
+            events.ScanFinished: self._scan_finished,
+            events.BucketFailed: self._bucket_failed,
+            events.TransferEnded: self._ended,
+            events.Retried: self._retried,
+            events.ThrottleChanged: self._throttle_changed,
+            events.FlowBlocked: self._flow_blocked,
+            events.FlowUnblocked: self._flow_unblocked,
+            events.UploadAborted: self._upload_aborted,
+            events.Warned: self._warned,
+        }
+        if debug:
+            self._told[events.PageMerged] = self._page_merged
+
+    def __call__(self, event: events.Event) -> None:
+        """Log *event* if it is worth a line."""
+        told = self._told.get(type(event))
+        if told is not None:
+            told(event)
+
+    def _scan_started(self, event: events.ScanStarted) -> None:
+        self._log.info("scan resumed" if event.resumed else "scan started", flow=event.flow)
+
+    def _scan_finished(self, event: events.ScanFinished) -> None:
+        self._log.info(
+            "scan finished", flow=event.flow, listed=event.listed, seconds=round(event.seconds, 3)
+        )
+
+    def _page_merged(self, event: events.PageMerged) -> None:
+        self._log.debug("page merged", **event._asdict())
+
+    def _bucket_failed(self, event: events.BucketFailed) -> None:
+        # A NamedTuple's "message" field; the constant string is the entry's own.
+        self._log.error(
+            "bucket cannot be listed",
+            flow=event.flow,
+            bucket=event.bucket,
+            reason=event.reason,
+            message=event.message,
+        )
+
+    def _ended(self, event: events.TransferEnded) -> None:
+        change = event.change
+        if change.state is State.FAILED:
+            held = self._failures.admit(change.transfer.flow, change.reason)
+            if held is not None:
+                self._log.error(
+                    "transfer failed",
+                    **_object(change.transfer),
+                    reason=change.reason,
+                    message=change.message,
+                    attempts=change.attempts,
+                    **_held(held),
+                )
+        elif self._debug:
+            self._log.debug(
+                "transfer ended",
+                **_object(change.transfer),
+                state=change.state.value,
+                reason=change.reason,
+                method=change.method,
+                proof=change.proof,
+                seconds=round(event.seconds, 4),
+            )
+
+    def _retried(self, event: events.Retried) -> None:
+        held = self._retries.admit(event.transfer.flow, event.reason)
+        if held is not None:
+            self._log.warning(
+                "transfer will be tried again",
+                **_object(event.transfer),
+                reason=event.reason,
+                message=event.message,
+                attempts=event.transfer.attempts,
+                delay=round(event.delay, 3),
+                **_held(held),
+            )
+
+    def _throttle_changed(self, event: events.ThrottleChanged) -> None:
+        if not event.throttled:
+            if self._debug:
+                self._log.debug(
+                    "pace raised", endpoint=event.endpoint, concurrency=event.concurrency
+                )
+            return
+        held = self._throttles.admit(event.endpoint)
+        if held is not None:
+            self._log.warning(
+                "endpoint asks to slow down",
+                endpoint=event.endpoint,
+                concurrency=event.concurrency,
+                **_held(held),
+            )
+
+    def _flow_blocked(self, event: events.FlowBlocked) -> None:
+        self._log.error(
+            "flow is blocked",
+            flow=event.flow,
+            reason=event.reason,
+            message=event.message,
+            retry_after=event.retry_after,
+        )
+
+    def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
+        self._log.info("flow goes on", flow=event.flow, reason=event.reason)
+
+    def _upload_aborted(self, event: events.UploadAborted) -> None:
+        self._log.info("unfinished upload removed", flow=event.flow, upload_id=event.upload_id)
+
+    def _warned(self, event: events.Warned) -> None:
+        self._log.warning("attention", flow=event.flow, message=event.message)
+
+
+def _object(transfer: Transfer) -> dict[str, str | bytes | int]:
+    return {
+        "flow": transfer.flow,
+        "bucket": transfer.bucket,
+        "key": transfer.key,
+        "size": transfer.size,
+    }
+
+
+def _held(number: int) -> dict[str, int]:
+    return {"left_out": number} if number else {}
+
+
+class ProgressLine:
+    """Logs where each flow stands, for runs without a terminal; silent while nothing changes."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("s3flow.progress")
+        self._last: dict[str, tuple[int, int, int]] = {}
+
+    def __call__(self, snapshots: Sequence[FlowSnapshot]) -> None:
+        """Log one line for each flow that moved since the last call."""
+        for one in snapshots:
+            stand = (one.objects.listed, one.objects.done, one.bytes.done)
+            if self._last.get(one.name) == stand:
+                continue
+            self._last[one.name] = stand
+            self._log.info(
+                "progress",
+                flow=one.name,
+                done=one.objects.done,
+                listed=one.objects.listed,
+                failed=one.objects.failed,
+                percent=text.percent(one.bytes.done, one.bytes.listed),
+                bytes_done=one.bytes.done,
+                bytes_listed=one.bytes.listed,
+                rate=text.size(one.rates.bytes_per_s) + "/s",
+                eta=text.duration(one.rates.eta_p50),
+                eta_p90=text.duration(one.rates.eta_p90),
+            )
+
+    async def run(self, snapshots: Callable[[], Sequence[FlowSnapshot]], interval: float) -> None:
+        """Log every *interval* seconds until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            self(snapshots())

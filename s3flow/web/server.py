@@ -1,0 +1,120 @@
+"""The HTTP listener: /metrics, /healthz, /readyz, /api/status. Read only, no keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from aiohttp import http_parser, web
+
+from s3flow.errors import ConfigError
+from s3flow.observe.metrics import CONTENT_TYPE
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "s3flow",  # aiohttp would tell its version and Python's
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_LARGEST_BODY = 1024  # bytes; no request here has one
+
+Health = Callable[[], str]
+"""Gives "" when all is well, else what is not: words for a person, without secrets."""
+
+
+def build(
+    *,
+    metrics: Callable[[], bytes],
+    status: Callable[[], Awaitable[dict[str, Any]]],
+    alive: Health,
+    ready: Health,
+) -> web.Application:
+    """Make the application. *metrics* gives exposition text, *status* the JSON of all flows."""
+
+    async def get_metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def get_status(_request: web.Request) -> web.Response:
+        return web.json_response(await status(), dumps=_dumps)
+
+    async def get_health(_request: web.Request) -> web.Response:
+        return _answer(alive())
+
+    async def get_ready(_request: web.Request) -> web.Response:
+        return _answer(ready())
+
+    app = web.Application(client_max_size=_LARGEST_BODY)
+    app.router.add_get("/metrics", get_metrics)
+    app.router.add_get("/api/status", get_status)
+    app.router.add_get("/healthz", get_health)
+    app.router.add_get("/readyz", get_ready)
+    app.on_response_prepare.append(_secure)
+    return app
+
+
+def _answer(trouble: str) -> web.Response:
+    return web.Response(status=503 if trouble else 200, text=(trouble or "ok") + "\n")
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+async def _secure(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def parser_in_c() -> bool:
+    """Say whether aiohttp parses with its C extension: its Python parser had the smuggling bugs."""
+    return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
+
+
+@asynccontextmanager
+async def serve(
+    listen: str,
+    *,
+    metrics: Callable[[], bytes],
+    status: Callable[[], Awaitable[dict[str, Any]]],
+    alive: Health = str,
+    ready: Health = str,
+) -> AsyncIterator[tuple[str, int] | None]:
+    """Listen on "host:port" while the context lasts; gives the bound address (port 0 is allowed).
+
+    An empty *listen* opens nothing and gives None. Raises `ConfigError` if it cannot be bound.
+    """
+    if not listen:
+        yield None
+        return
+    log = structlog.get_logger("s3flow.web")
+    if not parser_in_c():
+        log.warning("aiohttp parses HTTP in Python: install its compiled wheel")
+    app = build(metrics=metrics, status=status, alive=alive, ready=ready)
+    # No access log: addresses and paths of scrapers are noise, and paths could hold anything.
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        bound = await _bind(runner, listen)
+        log.info("listening", address=f"{bound[0]}:{bound[1]}")
+        yield bound
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(runner: web.AppRunner, listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    site = web.TCPSite(runner, host.strip("[]"), int(port))
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(
+            f"daemon.listen: cannot listen on {listen}: {error.strerror or error}; "
+            "choose another address, or end what uses it"
+        ) from error
+    address = runner.addresses[0]
+    return str(address[0]), int(address[1])
