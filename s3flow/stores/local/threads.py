@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 _THREADS = 8
+_BUFFERS = 32  # of half a MiB: large bodies beyond these write each chunk as it comes
+_BUFFER_SIZE = 512 * 1024
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -18,6 +20,20 @@ class Threads:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"s3flow-{name}")
+        self._free: list[memoryview] = []
+        self._lent = 0
+
+    def borrow(self) -> memoryview | None:
+        """Lend a buffer to gather small writes in; None when all are lent."""
+        if self._lent == _BUFFERS:
+            return None
+        self._lent += 1
+        return self._free.pop() if self._free else memoryview(bytearray(_BUFFER_SIZE))
+
+    def give_back(self, buffer: memoryview) -> None:
+        """Take a lent buffer back, to be lent again."""
+        self._lent -= 1
+        self._free.append(buffer)
 
     async def run(self, work: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call *work* in a thread.
