@@ -1,0 +1,57 @@
+"""Checks of answers that would otherwise be believed."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+from s3flow.errors import BadAnswer, SourceChanged
+from s3flow.model import Span
+from s3flow.stores.s3.headers import unquote_etag
+from s3flow.wire import Response
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
+
+
+def check_opened(response: Response, where: str, etag: str, span: Span | None) -> int | None:
+    """Check an answer to GetObject; give the whole object's size, None when it does not say."""
+    # 1. Another version. Stores and proxies that ignore If-Match would mix versions (B-06).
+    headers = response.headers
+    found = unquote_etag(headers.get("etag", ""))
+    if etag and found != etag:
+        if not found or found.startswith("W/"):
+            raise BadAnswer(
+                f"GetObject {where}: the answer has no usable ETag ({found!r}); does a proxy "
+                "stand between, and change bodies?"
+            )
+        raise SourceChanged(f"GetObject {where}: it changed (etag {etag} -> {found})")
+    # 2. The whole object.
+    if span is None:
+        if response.status != 200:
+            raise BadAnswer(f"GetObject {where}: {response.status} to a request without Range")
+        return response.length
+    # 3. Another range than was asked for, or all of it (B-07).
+    said = headers.get("content-range", "")
+    match = _CONTENT_RANGE.fullmatch(said)
+    if response.status != 206 or match is None:
+        raise BadAnswer(
+            f"GetObject {where}: {response.status} with Content-Range {said!r} to a request for "
+            f"bytes {span.start}-{span.stop - 1}; does a proxy ignore Range?"
+        )
+    total = int(match[3])
+    if (int(match[1]), int(match[2]) + 1) != span or span.stop > total:
+        raise BadAnswer(f"GetObject {where}: {said!r} came for bytes {span.start}-{span.stop - 1}")
+    if response.length is not None and response.length != span.size:
+        raise BadAnswer(
+            f"GetObject {where}: Content-Length {response.length} for {span.size} bytes"
+        )
+    return total
+
+
+def upload_id_of(body: bytes, where: str) -> str:
+    """Find the id in an answer to CreateMultipartUpload, even if it is no XML (B-18)."""
+    match = _UPLOAD_ID.search(body)
+    if match is None:
+        raise BadAnswer(f"CreateMultipartUpload {where}: the answer has no UploadId")
+    return unescape(match[1].decode().strip())

@@ -1,0 +1,171 @@
+"""Where an endpoint's keys come from: the settings, the environment, or botocore's chain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from s3flow.errors import ConnectionLost, CredentialsMissing, S3flowError
+from s3flow.ports import Clock
+from s3flow.stores.s3.settings import S3Settings
+from s3flow.wire import Credentials
+
+if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
+
+# botocore refreshes 15 minutes before expiry; asking more often would only cost time.
+RECHECK_SECONDS = 30.0
+
+
+class Frozen(Protocol):
+    """A consistent set of keys, as botocore gives them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class Chain(Protocol):
+    """Credentials that botocore found, and refreshes when asked."""
+
+    async def get_frozen_credentials(self) -> Frozen: ...
+
+
+class Keyring:
+    """Holds the credentials of one endpoint and renews them; concurrent renewals share one.
+
+    Keys that the settings or the environment name need no botocore.
+    """
+
+    def __init__(self, settings: S3Settings, environ: Mapping[str, str], clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._plain = _plain(settings, environ)
+        self._credentials = None if settings.role_arn else self._plain
+        self._fresh_until = float("inf") if self._credentials else 0.0
+        self._chain: Chain | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def is_renewable(self) -> bool:
+        """Say whether other credentials may be had when these are refused."""
+        return self._plain is None or self._settings.role_arn is not None
+
+    def ready(self) -> Credentials | None:
+        """Give credentials that need no look-up now, without an await: once per request."""
+        return self._credentials if self._clock() < self._fresh_until else None
+
+    async def get(self) -> Credentials:
+        """Give credentials, resolving or refreshing them first. Raises `CredentialsMissing`."""
+        async with self._lock:
+            held = self.ready()
+            if held is not None:
+                return held
+            frozen = await self._ask()
+            self._credentials = Credentials(
+                frozen.access_key, frozen.secret_key, frozen.token or ""
+            )
+            self._fresh_until = self._clock() + RECHECK_SECONDS
+            return self._credentials
+
+    def drop(self, refused: Credentials) -> bool:
+        """Forget *refused* because the server did; False when there are no others to be had.
+
+        Only the first of many requests that failed with the same credentials drops them.
+        """
+        if not self.is_renewable:
+            return False
+        if self._credentials is refused:
+            self._credentials = self._chain = None
+            self._fresh_until = 0.0
+        return True
+
+    def redact(self, text: str) -> str:
+        """Take out of a server's words what should not be shown."""
+        for secret in self._credentials or ():
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+    async def _ask(self) -> Frozen:
+        try:
+            if self._chain is None:
+                self._chain = await self._find_chain()
+            return await self._chain.get_frozen_credentials()
+        except S3flowError:
+            self._chain = None
+            raise
+        except Exception as error:
+            self._chain = None
+            raise self._translated(error) from error
+
+    async def _find_chain(self) -> Chain:
+        # Importing it takes 0.2 s: in a thread, so that other flows' transfers go on meanwhile.
+        session = await asyncio.to_thread(new_session, self._settings)
+        chain: Chain | None
+        if self._plain is None:
+            chain = await session.get_credentials()
+        else:
+            session.set_credentials(*self._plain)
+            chain = await session.get_credentials()
+        if chain is None:
+            raise CredentialsMissing(self._missing("none were found"))
+        return self._assume(session, chain) if self._settings.role_arn else chain
+
+    def _assume(self, session: AioSession, source: Chain) -> Chain:
+        from aiobotocore.credentials import (
+            AioAssumeRoleCredentialFetcher,
+            AioDeferredRefreshableCredentials,
+        )
+
+        extra = {"RoleSessionName": "s3flow"}
+        if self._settings.external_id:
+            extra["ExternalId"] = self._settings.external_id
+        fetcher = AioAssumeRoleCredentialFetcher(
+            session.create_client, source, self._settings.role_arn, extra_args=extra
+        )
+        chain: Chain = AioDeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+        return chain
+
+    def _translated(self, error: Exception) -> S3flowError:
+        from botocore.exceptions import HTTPClientError
+
+        where = f"endpoints.{self._settings.name}"
+        if isinstance(error, (HTTPClientError, OSError)):
+            return ConnectionLost(
+                f"{where}: the service that gives credentials cannot be reached "
+                f"({type(error).__name__})"
+            )
+        return CredentialsMissing(self._missing(f"{type(error).__name__}: {error}"))
+
+    def _missing(self, why: str) -> str:
+        settings = self._settings
+        if settings.role_arn:
+            remedy = f"role_arn {settings.role_arn} and the keys that may assume it"
+        elif settings.profile:
+            remedy = f"profile {settings.profile!r} in the AWS configuration files"
+        else:
+            remedy = "access_key_id and secret_access_key, profile or role_arn"
+        return f"endpoints.{settings.name} has no usable credentials ({why}); check {remedy}"
+
+
+def new_session(settings: S3Settings) -> AioSession:
+    """Make a botocore session for *settings*, importing botocore if nobody did yet."""
+    from aiobotocore.session import AioSession
+
+    session = AioSession(profile=settings.profile)
+    session.set_config_variable("region", settings.region)
+    return session
+
+
+def _plain(settings: S3Settings, environ: Mapping[str, str]) -> Credentials | None:
+    if settings.access_key_id and settings.secret_access_key:
+        return Credentials(
+            settings.access_key_id, settings.secret_access_key, settings.session_token or ""
+        )
+    # As in botocore, a profile that was asked for by name comes before the environment.
+    key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if settings.profile or not key or not secret:
+        return None
+    return Credentials(key, secret, environ.get("AWS_SESSION_TOKEN", ""))

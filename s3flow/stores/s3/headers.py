@@ -1,0 +1,124 @@
+"""What travels with an object, between S3's headers and s3flow's words."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+
+from s3flow.model import Attributes, ObjectInfo
+from s3flow.wire import quote_value
+
+TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - a header's name
+CARRIED = frozenset(
+    (
+        "content-type",
+        "content-encoding",
+        "content-disposition",
+        "content-language",
+        "cache-control",
+        "expires",
+        "x-amz-website-redirect-location",
+    )
+)
+_CHECKSUM = "x-amz-checksum-"
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
+    )
+}
+
+
+def unquote_etag(etag: str) -> str:
+    """Take the quotes off an ETag."""
+    return etag[1:-1] if etag[:1] == '"' == etag[-1:] and len(etag) > 1 else etag
+
+
+def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True) -> ObjectInfo:
+    """Read an answer's headers (lower-case names); *size* is the object's.
+
+    Checksums in the answer to a range or part request may be those of the part: they are only
+    taken from answers about the whole object.
+    """
+    carried: dict[str, str] = {}
+    has_checksums = False
+    for name, value in headers.items():
+        if name in CARRIED or name.startswith("x-amz-meta-"):
+            carried[name] = value
+        elif name.startswith(_CHECKSUM):
+            has_checksums = is_whole
+    get = headers.get
+    if get("x-amz-server-side-encryption-customer-algorithm"):
+        encryption = "customer"
+    else:
+        encryption = get("x-amz-server-side-encryption", "")
+    return ObjectInfo(
+        size,
+        unquote_etag(get("etag", "")),
+        http_date_ms(get("last-modified", "")),
+        get("x-amz-storage-class", "STANDARD"),
+        get("x-amz-version-id"),
+        carried,
+        full_checksums(headers) if has_checksums else {},
+        _number(get("x-amz-tagging-count")) or 0,
+        encryption,
+        _number(get("x-amz-mp-parts-count")),
+        _number(get("x-amz-missing-meta")) or 0,
+    )
+
+
+def full_checksums(headers: Mapping[str, str]) -> dict[str, str]:
+    """Give the checksums of the whole object by algorithm, without composite ones."""
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return {}
+    return {
+        name[len(_CHECKSUM) :]: value
+        for name, value in headers.items()
+        # The "-N" of a composite checksum; base64 itself has no hyphen.
+        if name.startswith(_CHECKSUM) and name != "x-amz-checksum-type" and "-" not in value
+    }
+
+
+def write_headers(attributes: Attributes, *, with_token: bool = False) -> dict[str, str]:
+    """Give the headers that a write sends for *attributes*: all but those of HTTP itself.
+
+    Values go out as the source sent them, byte for byte (latin-1), RFC 2047 words included. The
+    token of an earlier s3flow transfer is not passed on: it would name the wrong source.
+    """
+    headers = dict(attributes.headers)
+    headers.pop(TOKEN_HEADER, None)
+    if with_token and attributes.token:
+        headers[TOKEN_HEADER] = attributes.token
+    if attributes.tags:
+        headers["x-amz-tagging"] = "&".join(
+            f"{quote_value(name)}={quote_value(value)}" for name, value in attributes.tags.items()
+        )
+    if attributes.storage_class not in ("", "STANDARD"):
+        headers["x-amz-storage-class"] = attributes.storage_class
+    return headers
+
+
+def http_date_ms(text: str) -> int:
+    """Give milliseconds since the epoch for an HTTP date, 0 for none or nonsense."""
+    # "Wed, 21 Oct 2015 07:28:00 GMT": what servers send; the day is the same for many objects.
+    if len(text) == 29 and text.endswith(" GMT"):
+        try:
+            clock = int(text[17:19]) * 3600 + int(text[20:22]) * 60 + int(text[23:25])
+            return (_day(text[5:16]) + clock) * 1000
+        except (KeyError, ValueError):
+            return 0
+    try:
+        return int(parsedate_to_datetime(text).timestamp() * 1000)
+    except ValueError:
+        return 0
+
+
+@lru_cache(maxsize=1024)
+def _day(text: str) -> int:
+    return calendar.timegm((int(text[7:11]), _MONTHS[text[3:6]], int(text[:2]), 0, 0, 0))
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None

@@ -1,0 +1,153 @@
+"""Walks through listings: pages in byte order, and which of many keys exist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from s3flow.errors import BadAnswer
+from s3flow.model import Listed, ObjectInfo, Page
+from s3flow.stores.s3.rest import Call, Rest
+from s3flow.wire import ListResult, parse_list, quote_value
+
+PAGE_SIZE = 1000
+PAGE_LIMIT = 16 * 1024 * 1024  # bytes; 1,000 keys of 1,024 bytes, each %XX-encoded, fit
+EMPTY_PAGES = 1000  # in a row; each was a request, so the store is not getting anywhere
+# A listing that finds less per page than this many lookups of single keys would is given up.
+WORTH_LISTING = 20
+LOOKUPS = 16  # at once
+
+Head = Callable[[str, bytes], Awaitable[ObjectInfo | None]]
+
+
+class Listings:
+    """Lists buckets through *rest*."""
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+
+    async def page(self, bucket: str, prefix: bytes, after: bytes) -> Page:
+        """Give the next keys after *after*. Raises `BadAnswer` when the store goes in circles."""
+        token = ""
+        for _ in range(EMPTY_PAGES):
+            result = await self._fetch(bucket, prefix, after, token)
+            if result.entries:
+                self._check(bucket, prefix, after, result.entries)
+            elif result.truncated:
+                if not result.token or result.token == token:
+                    raise BadAnswer(
+                        f"{self._rest.where(bucket, prefix)}: the listing is truncated, empty "
+                        "and does not move on; the store's paging is broken"
+                    )
+                token = result.token
+                continue
+            return Page(result.entries, last=not result.truncated)
+        raise BadAnswer(
+            f"{self._rest.where(bucket, prefix)}: {EMPTY_PAGES} empty pages in a row, and more "
+            "are announced"
+        )
+
+    async def find(self, bucket: str, keys: Sequence[bytes], head: Head) -> dict[bytes, Listed]:
+        """Say which of the ascending *keys* exist, by listing as long as that is worth it."""
+        found: dict[bytes, Listed] = {}
+        keys = _possible(keys)
+        index = pages = 0
+        prefix = _common_prefix(keys[0], keys[-1]) if keys else b""
+        while index < len(keys):
+            if pages >= 2 and index < pages * WORTH_LISTING:
+                found.update(await self._look_up(bucket, keys[index:], head))
+                break
+            wanted = frozenset(keys[index:])
+            page = await self.page(bucket, prefix, just_below(keys[index]))
+            pages += 1
+            found.update((entry.key, entry) for entry in page.entries if entry.key in wanted)
+            if page.last:
+                break
+            reached = page.entries[-1].key
+            while index < len(keys) and keys[index] <= reached:
+                index += 1
+        return found
+
+    async def _look_up(self, bucket: str, keys: Sequence[bytes], head: Head) -> dict[bytes, Listed]:
+        found: dict[bytes, Listed] = {}
+        remaining = iter(keys)
+
+        async def lane() -> None:
+            for key in remaining:
+                info = await head(bucket, key)
+                if info is not None:
+                    found[key] = Listed(
+                        key, info.size, info.etag, info.modified, info.storage_class
+                    )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(LOOKUPS, len(keys))):
+                    group.create_task(lane())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return found
+
+    async def _fetch(self, bucket: str, prefix: bytes, after: bytes, token: str) -> ListResult:
+        start = f"&start-after={quote_value(after)}" if after else ""
+        resume = f"continuation-token={quote_value(token)}&" if token else ""
+        # The parameters stand in canonical order, as they are signed.
+        query = (
+            f"{resume}encoding-type=url&list-type=2&max-keys={PAGE_SIZE}"
+            f"&prefix={quote_value(prefix)}{start}"
+        )
+        call = Call("ListObjectsV2", "GET", bucket, None, query, {})
+        response = await self._rest.send(call)
+        body = await response.read_all(PAGE_LIMIT)
+        try:
+            return parse_list(body)
+        except BadAnswer:
+            failure = self._rest.describe(call, response, body)
+            if failure.code:
+                raise self._rest.error(bucket, failure) from None
+            raise
+
+    def _check(self, bucket: str, prefix: bytes, after: bytes, entries: list[Listed]) -> None:
+        previous = after
+        for entry in entries:
+            key = entry.key
+            if key <= previous:
+                raise BadAnswer(
+                    f"{self._rest.where(bucket, prefix)}: the listing shows {key!r} after "
+                    f"{previous!r}; s3flow needs byte order, and a start-after that is kept"
+                )
+            previous = key
+        if not (entries[0].key.startswith(prefix) and previous.startswith(prefix)):
+            raise BadAnswer(
+                f"{self._rest.where(bucket, prefix)}: the listing shows keys without that prefix"
+            )
+
+
+def _possible(keys: Sequence[bytes]) -> Sequence[bytes]:
+    """Leave out what S3 cannot hold, hence does not: empty keys and those that are not UTF-8."""
+    try:
+        b"".join(keys).decode()
+    except UnicodeDecodeError:
+        return [key for key in keys if key == key.decode(errors="replace").encode() != b""]
+    return keys if not keys or keys[0] else keys[1:]
+
+
+def just_below(key: bytes) -> bytes:
+    """Give a key that sorts before *key* with as few others between as UTF-8 lets one say."""
+    text = key.decode()
+    last = ord(text[-1])
+    if last == 0:
+        return key[:-1]
+    below = 0xD7FF if last == 0xE000 else last - 1  # surrogates are no characters
+    lower = text[:-1] + chr(below)
+    # The highest character after it skips everything that starts with *lower*.
+    higher = (lower + "\U0010ffff").encode()
+    return higher if len(higher) <= 1024 else lower.encode()
+
+
+def _common_prefix(first: bytes, last: bytes) -> bytes:
+    """Give what both begin with, cut where a character ends: parameters must be UTF-8."""
+    size = next(
+        (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None
+    )
+    return (first[:size] if size is not None else min(first, last)).decode(errors="ignore").encode()

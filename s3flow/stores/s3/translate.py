@@ -1,0 +1,165 @@
+"""From an answer that is no success to the error that says what it means here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from s3flow import errors
+
+_THROTTLING = frozenset(
+    (
+        "SlowDown",
+        "ServiceUnavailable",
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "TooManyRequests",
+        "BandwidthLimitExceeded",
+    )
+)
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"))
+_SERVER = frozenset(("InternalError", "RequestTimeout", "InternalFailure", "IncompleteBody"))
+_CORRUPTED = frozenset(
+    ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
+)
+_DENIED = frozenset(("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken"))
+_READS = frozenset(("GetObject", "HeadObject", "DeleteObject", "GetObjectTagging"))
+_BY_CODE: Mapping[str, type[errors.S3flowError]] = {
+    **dict.fromkeys(_SERVER, errors.ServerError),
+    **dict.fromkeys(_CORRUPTED, errors.Corrupted),
+    **dict.fromkeys(_DENIED, errors.AccessDenied),
+    **dict.fromkeys(EXPIRED, errors.ExpiredCredentials),
+    "NoSuchKey": errors.SourceGone,
+    "NoSuchBucket": errors.NoSuchBucket,
+    "NoSuchUpload": errors.NoSuchUpload,
+    "ConditionalRequestConflict": errors.Conflict,
+    "OperationAborted": errors.Conflict,
+    "InvalidObjectState": errors.Archived,
+    "EntityTooLarge": errors.TooLarge,
+    "KeyTooLongError": errors.NameTooLong,
+    "RequestTimeTooSkewed": errors.ClockSkewed,
+}
+_BY_STATUS: Mapping[int, type[errors.S3flowError]] = {
+    403: errors.AccessDenied,
+    404: errors.SourceGone,
+    408: errors.ServerError,
+    416: errors.SourceChanged,
+    500: errors.ServerError,
+    502: errors.ServerError,
+    504: errors.ServerError,
+}
+_REMEDIES: Mapping[str, str] = {
+    "SignatureDoesNotMatch": "check secret_access_key, and that no proxy rewrites requests",
+    "InvalidAccessKeyId": "check access_key_id, and that it belongs to this endpoint",
+    "InvalidToken": "check session_token; it belongs to one access key",
+    "NoSuchBucket": "check the bucket's name, and the endpoint's account and region",
+    "InvalidObjectState": "restore the object before it can be read",
+    "EntityTooLarge": "the store takes no object of this size in this way",
+    "MissingContentLength": "a proxy may have removed the Content-Length header",
+    "NotImplemented": "the store does not know this request; see the endpoint's checksums setting",
+}
+_PERMISSIONS: Mapping[str, str] = {
+    "HeadObject": "s3:GetObject; without s3:ListBucket a missing object also answers 403",
+    "GetObject": "s3:GetObject (and kms:Decrypt for encrypted objects); without s3:ListBucket a "
+    "missing object also answers 403",
+    "PutObject": "s3:PutObject (s3:PutObjectTagging for tags, kms:GenerateDataKey for KMS)",
+    "UploadPart": "s3:PutObject (and kms:Decrypt, kms:GenerateDataKey for KMS)",
+    "CreateMultipartUpload": "s3:PutObject (s3:PutObjectTagging for tags, kms:GenerateDataKey)",
+    "CompleteMultipartUpload": "s3:PutObject (and kms:Decrypt for KMS)",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListObjectsV2": "s3:ListBucket",
+    "ListBuckets": "s3:ListAllMyBuckets",
+    "GetObjectTagging": "s3:GetObjectTagging",
+    "DeleteObject": "s3:DeleteObject",
+    "GetBucketLocation": "s3:GetBucketLocation",
+}
+
+
+class Failure(NamedTuple):
+    """An answer that is no success, whoever received it. *headers* have lower-case names."""
+
+    operation: str  # S3's own verb
+    where: str  # endpoint:bucket/key, for people
+    status: int
+    code: str  # "" when the answer had no body to say it
+    message: str
+    headers: Mapping[str, str]
+    fields: Mapping[str, str] = {}
+
+
+def translate(failure: Failure, now: float) -> errors.S3flowError:
+    """Name *failure*; *now* is this machine's clock in seconds, to measure skew against."""
+    status, code = failure.status, failure.code
+    # 503 without S3's own words comes from proxies and gateways, and asks for patience as well.
+    if code in _THROTTLING or status == 429 or (status == 503 and code not in _BY_CODE):
+        return errors.Throttled(_describe(failure), retry_after(failure.headers, now))
+    if status == 412:
+        kind = errors.SourceChanged if failure.operation in _READS else errors.Conflict
+        return kind(_describe(failure))
+    found = _BY_CODE.get(code) or _by_status(status)
+    if found is errors.ClockSkewed:
+        return errors.ClockSkewed(f"{_describe(failure)}; {_skew(failure.headers, now)}")
+    return found(_describe(failure))
+
+
+def _by_status(status: int) -> type[errors.S3flowError]:
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if 200 <= status < 300:  # an <Error> after 200 (B-11): the work failed at the server
+        return errors.ServerError
+    # 501 and 505 are answers to what was asked, not accidents: no retry changes them.
+    return errors.ServerError if status >= 500 and status not in (501, 505) else errors.Refused
+
+
+def _describe(failure: Failure) -> str:
+    what = f"{failure.status} {failure.code}".rstrip()
+    text = f"{failure.operation} {failure.where}: {what}"
+    if failure.message:
+        text += f": {failure.message[:500]}"
+    remedy = _remedy(failure)
+    if remedy:
+        text += f"; {remedy}"
+    request_id = failure.headers.get("x-amz-request-id")
+    return f"{text} (request {request_id})" if request_id else text
+
+
+def _remedy(failure: Failure) -> str:
+    remedy = _REMEDIES.get(failure.code, "")
+    if not remedy and (failure.code == "AccessDenied" or failure.status == 403):
+        needed = _PERMISSIONS.get(failure.operation)
+        if needed and failure.code not in ("InvalidObjectState", "RequestTimeTooSkewed"):
+            return f"the credentials need {needed}"
+    return remedy
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float:
+    """Give the wish of a Retry-After header in seconds, 0 when there is none."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    moment = _date(text)
+    return max(0.0, moment - now) if moment else 0.0
+
+
+def _skew(headers: Mapping[str, str], now: float) -> str:
+    server = _date(headers.get("date", ""))
+    if not server:
+        return "set this machine's clock (NTP)"
+    ahead = now - server
+    return (
+        f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} "
+        "the server's: set it (NTP)"
+    )
+
+
+def _date(text: str) -> float:
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
