@@ -7,6 +7,7 @@ import hashlib
 import time
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from s3flow.errors import (
@@ -169,9 +170,7 @@ class MemoryStore:
     ) -> MemoryBody:
         """Open an object under If-Match; an archived one refuses."""
         await asyncio.sleep(0)
-        found = self._contents(bucket).objects.get(key)
-        if found is None:
-            raise SourceGone(f"{self._at(bucket, key)} does not exist (404 NoSuchKey)")
+        found = self._found(bucket, key)
         self._check_etag(bucket, key, found, etag)
         if found.storage_class in _ARCHIVED and not found.restored:
             raise Archived(f"{self._at(bucket, key)} is in {found.storage_class}; restore it first")
@@ -203,9 +202,7 @@ class MemoryStore:
     async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]:
         """Give the tags."""
         await asyncio.sleep(0)
-        found = self._contents(bucket).objects.get(key)
-        if found is None:
-            raise SourceGone(f"{self._at(bucket, key)} does not exist (404 NoSuchKey)")
+        found = self._found(bucket, key)
         return dict(found.tags)
 
     async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
@@ -326,14 +323,16 @@ class MemoryStore:
         return [None] * len(stored)
 
     async def digest(
-        self,
-        bucket: str,  # noqa: ARG002
-        key: bytes,  # noqa: ARG002
-        algorithm: str,  # noqa: ARG002
-        part_size: int | None,  # noqa: ARG002
+        self, bucket: str, key: bytes, algorithm: str, part_size: int | None
     ) -> bytes | None:
         """Say nothing: an S3 would have to be read again for this."""
+        del bucket, key, algorithm, part_size
         return None
+
+    async def discard(self, bucket: str, key: bytes, stored: Stored) -> None:
+        """Delete what was stored, under If-Match."""
+        with suppress(SourceChanged):  # another one took its place: it stays
+            await self.delete_object(bucket, key, etag=stored.etag)
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -351,6 +350,12 @@ class MemoryStore:
         if contents is None:
             raise NoSuchBucket(f"{self.name}: bucket {bucket!r} does not exist")
         return contents
+
+    def _found(self, bucket: str, key: bytes) -> MemoryObject:
+        found = self._contents(bucket).objects.get(key)
+        if found is None:
+            raise SourceGone(f"{self._at(bucket, key)} does not exist (404 NoSuchKey)")
+        return found
 
     def _check_etag(self, bucket: str, key: bytes, found: MemoryObject, etag: str) -> None:
         if etag and etag != found.etag:

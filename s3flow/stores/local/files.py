@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from s3flow.stores.local.threads import Threads
 
 INLINE = 64 * 1024  # bytes: up to here a thread costs more than the write
+TOKEN_ATTRIBUTE = "user.s3flow.transfer"  # noqa: S105 - the name of an extended attribute
 ALGORITHMS = frozenset({"md5", "crc64nvme"})
 
 

@@ -1,15 +1,14 @@
-"""Look at settled objects: what is under a key, its digest, and its removal."""
+"""Look at settled objects: what is under a key, its digest, its token."""
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 
 from s3flow.errors import NameRefused
 from s3flow.model import Listed
 from s3flow.stores.local import files
-from s3flow.stores.local.paths import Directories, Directory, is_file, remove, split
+from s3flow.stores.local.paths import Directories, Directory, is_file, split
 
 
 def look_up(directories: Directories, bucket: str, key: bytes) -> Listed | None:
@@ -46,21 +45,21 @@ def digest_settled(
     return files.digest_name(directories.open(path), name, algorithm, part_size, stop)
 
 
-def delete(directories: Directories, bucket: str, key: bytes) -> bool:
-    """Remove what is under a key, durably; a directory only when it is empty."""
-    if look_up(directories, bucket, key) is None:
-        return False
+def token_of(directories: Directories, bucket: str, key: bytes) -> str:
+    """Give the transfer token that the file under a key carries, "" if it has none."""
     path, name = split(bucket, key)
-    if name:
-        directory = directories.open(path)
-        removed = remove(directory, name)
-    else:
-        above, _, last = path.rpartition(b"/")
-        directory = directories.open(above)
-        removed = _remove_directory(directory, last)
-        directories.forget()
-    os.fsync(directory.fd)
-    return removed
+    if not name:
+        return ""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directories.open(path).fd)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.getxattr(fd, files.TOKEN_ATTRIBUTE).decode()
+    except OSError:
+        return ""  # none, or the file system has no attributes
+    finally:
+        os.close(fd)
 
 
 def _open(directories: Directories, path: bytes) -> Directory | None:
@@ -70,18 +69,6 @@ def _open(directories: Directories, path: bytes) -> Directory | None:
         directories.forget()
         directory = directories.open(path)
     return directory
-
-
-def _remove_directory(parent: Directory, name: bytes) -> bool:
-    try:
-        os.rmdir(name, dir_fd=parent.fd)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
-            return False  # other objects lie in it
-        raise
-    return True
 
 
 def _spelled(directories: Directories, directory: Directory, name: bytes) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from s3flow.errors import Conflict, S3flowError
-from s3flow.stores.local.paths import Directories, Directory, remove
+from s3flow.stores.local.paths import Directories, Directory, is_file, remove
 from s3flow.stores.local.translate import translate
 
 # From here on one syncfs(2) is cheaper than an fsync each: both flush the disk's cache once a call.
@@ -27,7 +27,7 @@ class Note:
     *temp* None: a directory marker. *journal*: the upload's, removed last.
     """
 
-    __slots__ = ("at", "directory", "done", "ended", "journal", "name", "place", "temp")
+    __slots__ = ("at", "directory", "done", "ended", "inode", "journal", "name", "place", "temp")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Note:
         self.journal = journal
         self.done = False  # the object is durable under its key
         self.ended = False  # it is, or it never will be
+        self.inode = 0
 
     def discard(self) -> None:
         """Remove the unfinished file, and the journal with it; harmless twice."""
@@ -56,6 +57,16 @@ class Note:
                 # What cannot be removed now (the disk is gone) is swept at the next start.
                 with suppress(OSError):
                     remove(self.directory, name)
+
+    def remove(self) -> None:
+        """Remove the file wherever it is by now, but not one that took its place."""
+        if not self.done:
+            self.discard()
+        elif self.temp is not None:
+            status = is_file(self.directory, self.name)
+            if status is not None and status.st_ino == self.inode:
+                remove(self.directory, self.name)
+                os.fsync(self.directory.fd)
 
 
 class Settlement:

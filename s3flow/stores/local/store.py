@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from s3flow.errors import BadAnswer, Corrupted, NameRefused, PathConflict
 from s3flow.model import Attributes, Limits, Listed, ObjectInfo, Part, Stored, Upload
 from s3flow.stores.local import files, uploads
-from s3flow.stores.local.look import delete, digest_settled, look_up
+from s3flow.stores.local.look import digest_settled, look_up, token_of
 from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, shown, split
 from s3flow.stores.local.settle import Note, Settlement, flush
 from s3flow.stores.local.threads import Threads
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _NO_LIMIT = 2**63 - 1
+TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - it names a source version, no secret
 
 
 class LocalStore:
@@ -46,6 +47,8 @@ class LocalStore:
             carries_headers=False,
             carries_tags=False,
             carries_storage_class=False,
+            etags=False,
+            paths=True,
         )
         self._directories = Directories(root, fold_case)
         self._threads = Threads(name)
@@ -75,7 +78,11 @@ class LocalStore:
         with self._translated(bucket, key):
             self._directories.check_root()
             found = look_up(self._directories, bucket, key)
-        return None if found is None else ObjectInfo(found.size, "", found.modified)
+            if found is None:
+                return None
+            token = token_of(self._directories, bucket, key)
+        headers = {TOKEN_HEADER: token} if token else {}
+        return ObjectInfo(found.size, "", found.modified, headers=headers)
 
     async def put_object(
         self, bucket: str, key: bytes, body: Body, attributes: Attributes, *, md5: bytes | None
@@ -89,7 +96,7 @@ class LocalStore:
             directory, temp, fd = self._create(path, name)
             note = Note(directory, name, temp, (bucket, key), self._at(bucket, key))
             try:
-                await self._write(fd, note.at, body, attributes.modified, md5)
+                await self._write(fd, note, body, attributes.modified, md5)
             except BaseException:
                 note.discard()
                 raise
@@ -132,9 +139,10 @@ class LocalStore:
         place = self._place(bucket, key, upload_id)
         with self._translated(bucket, key):
             self._directories.check_root()
-            directory, size = await self._uploads.complete(place, parts)
+            directory, inode, size = await self._uploads.complete(place, parts)
         name = split(bucket, key)[1]
         note = Note(directory, name, place.data, (bucket, key), place.at, journal=place.journal)
+        note.inode = inode
         return self._stored(note, size)
 
     async def abort_multipart_upload(self, bucket: str, key: bytes, upload_id: str) -> None:
@@ -159,8 +167,8 @@ class LocalStore:
             answers = iter(await self._threads.run(settlement.run))
         finally:
             for note in ours:
-                if note.ended and self._unsettled.get(note.place) is note:
-                    del self._unsettled[note.place]
+                if note.ended:
+                    self._drop(note)
         return [next(answers) if isinstance(note, Note) else None for note in notes]
 
     async def digest(
@@ -182,15 +190,14 @@ class LocalStore:
                 stop, digest_settled, self._directories, (bucket, key), algorithm, part_size, stop
             )
 
-    async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:  # noqa: ARG002
-        """Remove the unsettled file if there is one, else the one under the key. No ETags here."""
-        note = self._unsettled.pop((bucket, key), None)
-        if note is not None and note.temp is not None:
-            note.discard()
-            return True
+    async def discard(self, bucket: str, key: bytes, stored: Stored) -> None:
+        """Remove the file that *stored* speaks of, unsettled or not; never another one at the key."""
+        note = stored.settle
+        if not isinstance(note, Note):
+            return
+        self._drop(note)
         with self._translated(bucket, key):
-            self._directories.check_root()
-            return await self._threads.run(delete, self._directories, bucket, key)
+            await self._threads.run(note.remove)
 
     async def sweep(self, older_than: float) -> int:
         """Remove leftovers of crashes from before *older_than* (seconds since the epoch).
@@ -243,15 +250,18 @@ class LocalStore:
             directory = self._prepare(path, name)
             return directory, temp, os.open(temp, _CREATE, 0o666, dir_fd=directory.fd)
 
-    async def _write(self, fd: int, at: str, body: Body, modified: int, md5: bytes | None) -> None:
+    async def _write(
+        self, fd: int, note: Note, body: Body, modified: int, md5: bytes | None
+    ) -> None:
         digest = hashlib.md5(usedforsecurity=False) if md5 is not None else None
         try:
-            await files.fill(fd, 0, body, at, self._threads, digest)
+            await files.fill(fd, 0, body, note.at, self._threads, digest)
             files.set_modified(fd, modified)
+            note.inode = os.fstat(fd).st_ino
         finally:
             os.close(fd)  # this may raise: network file systems tell of a full disk here
         if digest is not None and digest.digest() != md5:
-            raise Corrupted(f"{at}: the bytes that arrived do not have the source's MD5")
+            raise Corrupted(f"{note.at}: the bytes that arrived do not have the source's MD5")
 
     async def _put_marker(self, path: bytes, bucket: str, key: bytes, body: Body) -> Stored:
         at = self._at(bucket, key)
@@ -268,6 +278,10 @@ class LocalStore:
             former.discard()
         self._unsettled[note.place] = note
         return Stored(size, settle=note)
+
+    def _drop(self, note: Note) -> None:
+        if self._unsettled.get(note.place) is note:
+            del self._unsettled[note.place]
 
     def _find(self, bucket: str, keys: Sequence[bytes]) -> dict[bytes, Listed]:
         self._directories.check_root()

@@ -54,6 +54,7 @@ class Whole(NamedTuple):
     """A data file with all of its parts."""
 
     directory: Directory
+    inode: int
     size: int
 
 
@@ -138,8 +139,9 @@ class Uploads:
             )
         with _opened(directory, place.data, _WRITE, place) as data:
             files.set_modified(data, known.header.modified)
+            inode = os.fstat(data).st_ino
         self._known.pop(place.upload_id, None)
-        return Whole(directory, stop)
+        return Whole(directory, inode, stop)
 
     async def abort(self, place: Place) -> None:
         """Remove the files; absent ones are fine."""
@@ -190,6 +192,10 @@ def _make(directory: Directory, place: Place, header: Header) -> None:
     data = os.open(place.data, _CREATE, 0o666, dir_fd=directory.fd)
     try:
         os.ftruncate(data, header.size)
+        with suppress(OSError):
+            # Not every file system has attributes. Where it has, the finished file tells a restart
+            # that it is this upload's; elsewhere the object is sent again.
+            os.setxattr(data, files.TOKEN_ATTRIBUTE, header.token.encode())
         os.fsync(data)
     finally:
         os.close(data)
