@@ -72,9 +72,10 @@ def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Tr
             open_again.append(change.transfer)
             continue
         after = _after(row, change)
-        if after.line != row.line or after.size != row.size:
-            deltas.count(row.line, -1, -row.size)
-            deltas.count(after.line, 1, after.size)
+        old_line, line = row.line, after.line
+        if line != old_line or after.size != row.size:
+            deltas.count(old_line, -1, -row.size)
+            deltas.count(line, 1, after.size)
         if after.dropped != row.dropped:
             deltas.dropped(row.flow_id, row.dropped, after.dropped)
         if (version := change.version) is not None:

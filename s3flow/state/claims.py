@@ -49,12 +49,10 @@ class Claims:
                 last = row[0]
                 if last in held:
                     continue
-                _, bucket_id, key, size, etag, modified, storage, state, *rest = row
-                bucket = buckets.get(bucket_id) or self._bucket(rows.connection, bucket_id)
+                bucket = buckets.get(row[1]) or self._bucket(rows.connection, row[1])
+                # The columns are in the order of the fields: see `sql._CLAIMED_COLUMNS`.
                 taken.append(
-                    Transfer(
-                        last, flow, bucket, key, size, etag, modified, storage, states[state], *rest
-                    )
+                    Transfer._make((last, flow, bucket, *row[2:7], states[row[7]], *row[8:]))
                 )
                 held.add(last)
                 if len(taken) == limit:
