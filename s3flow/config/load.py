@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError, TomlConfigSettingsSource
 
 from s3flow.config.checks import combination_problems, combination_warnings
-from s3flow.config.problems import Loc, describe, path_of, plain, unknown_variable
+from s3flow.config.problems import Loc, describe, path_of, place_of, unknown_variable
 from s3flow.config.settings import STATE_SCHEME, Settings
 from s3flow.errors import ConfigError
 
@@ -57,7 +57,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         origin = _Origin(path, overrides, dynamic)
         for detail in error.errors(include_url=False):
-            if plain(detail["loc"]) not in missing:
+            if place_of(detail) not in missing:
                 problems.append(origin.line(detail))
         settings = None
     if settings is not None and not problems:
@@ -193,7 +193,7 @@ class _Origin:
         self._dynamic = dynamic
 
     def line(self, detail: Any) -> str:
-        loc = plain(detail["loc"])
+        loc = place_of(detail)
         if loc in self._overridden:
             variable = PREFIX + "__".join(re.sub(r"[.-]", "_", str(step)).upper() for step in loc)
             return f"{variable}: {describe(detail, showable=False)}"

@@ -25,7 +25,8 @@ _ENDPOINTS: dict[str, type[BaseModel]] = {"s3": S3Endpoint, "local": LocalEndpoi
 # Only what cannot hold a secret by its nature is repeated to the reader.
 _TELLING = {"enum", "literal_error", "int_parsing", "bool_parsing", "greater_than", "less_than"}
 _TELLING |= {"greater_than_equal", "less_than_equal", "value_error", "int_from_float"}
-_UNTOLD = {"access_key_id", "secret_access_key", "session_token", "external_id", "url", "role_arn"}
+_UNTOLD = {"access_key_id", "secret_access_key", "session_token", "external_id", "role_arn"}
+_UNTOLD |= {"state", "queue", "url"}  # URLs with passwords in them
 _LONGEST = 60  # characters of a value that a message repeats
 _WHOLE = {
     "missing": "is missing",
@@ -58,8 +59,11 @@ def path_of(loc: Loc) -> str:
     return text or "the file"
 
 
-def plain(loc: Loc) -> Loc:
-    """Drop what pydantic adds to a location: the tag of the union of endpoints."""
+def place_of(error: ErrorDetails) -> Loc:
+    """Give the setting that an error is about, without what pydantic adds to its location."""
+    loc: Loc = error["loc"]
+    if error["type"] == "union_tag_invalid":
+        return (*loc, "type")
     if len(loc) > 2 and loc[0] == "endpoints" and loc[2] in _ENDPOINTS:
         return loc[:2] + loc[3:]
     return loc[:-1] if loc and loc[-1] == "[key]" else loc

@@ -12,7 +12,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s3flow.config.places import endpoint_of, is_pattern, parse_source, parse_target
-from s3flow.config.units import Duration, OptionalDuration, OptionalInterval, OptionalSize, Size
+from s3flow.config.units import (
+    Duration,
+    OptionalDuration,
+    OptionalInterval,
+    OptionalSize,
+    Size,
+    Whole,
+)
 from s3flow.model import GIB, MIB, Filters, Flow, Mode, Overwrite, TagPolicy
 
 STATE_SCHEME = "sqlite:///"
@@ -107,10 +114,10 @@ class DaemonSettings(_Table):
     queue: Annotated[str, AfterValidator(_queue)] = "local"
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9440"  # "": no listener
     allow_remote_metrics: bool = False
-    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    concurrency: Annotated[Whole, Field(ge=1, le=10_000)] = 64
     memory: Annotated[Size, Field(ge=MIB)] = 64 * MIB
     max_bytes_per_s: Size = 0
-    max_requests_per_s: Annotated[int, Field(ge=0)] = 0
+    max_requests_per_s: Annotated[Whole, Field(ge=0)] = 0
     drain_timeout: Duration = 20.0
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -189,11 +196,11 @@ class FlowSettings(_Table):
     rewrite: tuple[Rewrite, ...] = ()
     multipart_threshold: Annotated[Size, Field(ge=1)] = 64 * MIB
     part_size: Annotated[Size, Field(ge=MIB, le=5 * GIB)] = 32 * MIB
-    lanes: Annotated[int, Field(ge=1, le=1_000)] = 8
-    max_attempts: Annotated[int, Field(ge=1, le=1_000)] = 8
-    concurrency: Annotated[int, Field(ge=0, le=10_000)] = 0
+    lanes: Annotated[Whole, Field(ge=1, le=1_000)] = 8
+    max_attempts: Annotated[Whole, Field(ge=1, le=1_000)] = 8
+    concurrency: Annotated[Whole, Field(ge=0, le=10_000)] = 0
     max_bytes_per_s: Size = 0
-    max_requests_per_s: Annotated[int, Field(ge=0)] = 0
+    max_requests_per_s: Annotated[Whole, Field(ge=0)] = 0
 
 
 class Settings(BaseSettings):

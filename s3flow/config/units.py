@@ -83,6 +83,14 @@ def _optional_duration(value: object) -> float | None:
     return None if value is None or value == "" else parse_duration(value)
 
 
+def _whole(value: object) -> object:
+    # To Python, and so to pydantic, true is 1.
+    if isinstance(value, bool):
+        raise ValueError("is not a whole number")  # noqa: TRY004 -- pydantic reports ValueError
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 OptionalSize = Annotated[int | None, BeforeValidator(_optional_size)]  # "" means none
