@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 from s3flow.engine import plan, verify
-from s3flow.engine.transfer import TOKEN_HEADER, Route, file_equals
+from s3flow.engine.route import TOKEN_HEADER, Route
 from s3flow.errors import S3flowError
 from s3flow.events import Warned
 from s3flow.model import Discovered, Listed, Method, Proof, State, Transfer
@@ -61,7 +61,7 @@ async def _equal(route: Route, bucket: str, entry: Listed, copy: Listed) -> Proo
 
 async def _equal_file(route: Route, bucket: str, entry: Listed) -> Proof | None:
     transfer = _as_transfer(route, bucket, entry)
-    return Proof.MD5 if await file_equals(route, transfer, entry.etag) else None
+    return Proof.MD5 if await verify.file_equals(route, transfer, entry.etag) else None
 
 
 async def _equal_closely(route: Route, bucket: str, entry: Listed) -> Proof | None:

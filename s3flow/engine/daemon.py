@@ -11,38 +11,16 @@ from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
 from s3flow.engine.flow import RunningFlow
 from s3flow.engine.recorder import Recorder
-from s3flow.engine.retry import Backoff
-from s3flow.engine.throttle import Blockade, Gate, TokenBucket
-from s3flow.engine.transfer import Route
+from s3flow.engine.route import Route
+from s3flow.engine.survey import Survey
+from s3flow.engine.throttle import Blockade
+from s3flow.engine.wiring import Pace, RouteMaker, Wiring
 from s3flow.errors import S3flowError
 from s3flow.events import BytesMoved, Emit, Event, Recorded
-from s3flow.model import Change, Flow, Sample, State
-from s3flow.ports import Crc64, Source, StateStore, Target
+from s3flow.model import Change, Sample, State
+from s3flow.ports import Crc64, StateStore
 
 SAMPLE_EVERY = 1.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """The daemon's own limits; 0: none. *bodies* bounds what is in flight, and so the memory."""
-
-    concurrency: int = 64
-    bodies: int = 64
-    max_bytes_per_s: int = 0
-    max_requests_per_s: int = 0
-    drain_timeout: float = 20.0  # seconds; below Kubernetes' default grace period of 30
-    block_retry: float = 10.0  # seconds between looks at what blocks a flow
-    backoff: Backoff = Backoff()
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """A flow with the stores of its two ends. *reader* reads the target back, where it can be."""
-
-    flow: Flow
-    source: Source
-    target: Target
-    reader: Source | None = None
 
 
 @dataclass(slots=True)
@@ -84,27 +62,11 @@ class Daemon:
                 await flow.scan()
 
     async def _prepare(self, recorder: Recorder) -> None:
-        slots = asyncio.Semaphore(self.pace.bodies)
-        by_bytes = _buckets(self.pace.max_bytes_per_s)
-        by_requests = _buckets(self.pace.max_requests_per_s)
+        make = RouteMaker(self.pace, self.crc64, self._emit, self.stop)
         for wiring in self.wirings:
-            flow = wiring.flow
-            await self.state.open_flow(flow)
-            route = Route(
-                flow=flow,
-                source=wiring.source,
-                target=wiring.target,
-                reader=wiring.reader,
-                gate=Gate(flow.name, self._concurrency(flow), self._emit),
-                slots=slots,
-                bytes_buckets=by_bytes + _buckets(flow.max_bytes_per_s),
-                request_buckets=by_requests + _buckets(flow.max_requests_per_s),
-                crc64=self.crc64,
-                emit=self._emit,
-                stop=self.stop,
-                remember=self.state.remember_upload,
-            )
-            self.flows[flow.name] = await self._running(route, recorder)
+            await self.state.open_flow(wiring.flow)
+            route = make.route(wiring, self.state.remember_upload)
+            self.flows[wiring.flow.name] = await self._running(route, recorder)
 
     async def _running(self, route: Route, recorder: Recorder) -> RunningFlow:
         name = route.flow.name
@@ -113,16 +75,13 @@ class Daemon:
         return RunningFlow(
             route=route,
             feed=feed,
-            discovery=Discovery(route, self.state, feed.wake, self.pace.backoff),
+            discovery=Discovery(Survey(route, self.pace.backoff), self.state, feed.wake),
             recorder=recorder,
             blockade=Blockade(name, self.pace.block_retry, self._emit, self.stop),
             backoff=self.pace.backoff,
-            workers=self._concurrency(route.flow),
+            workers=self.pace.concurrency_of(route.flow),
             done=samples[-1] if samples else Sample(time.time(), 0, 0),
         )
-
-    def _concurrency(self, flow: Flow) -> int:
-        return min(flow.concurrency or self.pace.concurrency, self.pace.concurrency)
 
     async def _run_flows(self, *, once: bool) -> None:
         running = asyncio.create_task(self._all_flows(once=once))
@@ -186,10 +145,6 @@ class Daemon:
             sample = flow.next_sample(time.time())
             if sample is not None:
                 await self.state.sample(name, sample)
-
-
-def _buckets(rate: int) -> tuple[TokenBucket, ...]:
-    return (TokenBucket(rate),) if rate else ()
 
 
 def _unsettled(change: Change, error: Exception) -> Change:

@@ -9,8 +9,8 @@ from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
 from s3flow.engine.recorder import Recorder
 from s3flow.engine.retry import Backoff
+from s3flow.engine.route import Route
 from s3flow.engine.throttle import Blockade
-from s3flow.engine.transfer import Route
 from s3flow.engine.worker import Worker
 from s3flow.errors import S3flowError
 from s3flow.events import BucketFailed

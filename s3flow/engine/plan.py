@@ -171,7 +171,7 @@ class Layout(NamedTuple):
     @property
     def parts(self) -> int:
         """The number of parts."""
-        return -(-self.size // self.part_size)
+        return ceil_div(self.size, self.part_size)
 
     def span(self, number: int) -> Span:
         """Give the bytes of part *number*, counted from 1."""
@@ -179,14 +179,19 @@ class Layout(NamedTuple):
         return Span(start, min(start + self.part_size, self.size))
 
 
+def ceil_div(dividend: int, divisor: int) -> int:
+    """Divide, rounded up, in integers: floats lose bytes of large objects."""
+    return -(-dividend // divisor)
+
+
 def fit_layout(size: int, wanted: int, limits: Limits) -> Layout:
     """Cut *size* bytes into parts of about *wanted*, all equal but the last, within *limits*.
 
     R2 refuses an upload whose parts differ in size (the last excepted), so no part ever grows.
     """
-    least = -(-size // limits.max_parts)
-    least = -(-least // MIB) * MIB if least > wanted else wanted
-    part_size = min(max(least, limits.min_part_size), limits.max_part_size)
+    least = ceil_div(ceil_div(size, limits.max_parts), MIB) * MIB
+    wanted = wanted if wanted * limits.max_parts >= size else least
+    part_size = min(max(wanted, limits.min_part_size), limits.max_part_size)
     if part_size * limits.max_parts < size:
         raise TooLarge(f"{size:,} bytes do not fit {limits.max_parts:,} parts of {part_size:,}")
     return Layout(size, part_size)
@@ -202,7 +207,7 @@ def source_layout(size: int, etag: str, first_part: int | None, limits: Limits) 
     if not count or not size:
         return None
     for part_size in [first_part] if first_part else _usual_part_sizes(size, count):
-        if -(-size // part_size) != count or part_size > limits.max_part_size:
+        if ceil_div(size, part_size) != count or part_size > limits.max_part_size:
             continue
         if count == 1 or part_size >= limits.min_part_size:
             return Layout(size, part_size, of_source=True)
@@ -212,8 +217,8 @@ def source_layout(size: int, etag: str, first_part: int | None, limits: Limits) 
 def _usual_part_sizes(size: int, count: int) -> list[int]:
     # aws-cli, boto3: 8 MiB; s3cmd: 15; rclone, older SDKs: 5; MinIO's mc: 16; s5cmd: 50; and powers of two.
     usual = [8, 5, 16, 15, 10, 50, 32, 64, 100, 128, 256, 512, 1024]
-    fitting = [n * MIB for n in usual if -(-size // (n * MIB)) == count]
-    return fitting or [-(-(-(-size // count)) // MIB) * MIB]
+    fitting = [n * MIB for n in usual if ceil_div(size, n * MIB) == count]
+    return fitting or [ceil_div(ceil_div(size, count), MIB) * MIB]
 
 
 def transfer_token(source: str, transfer: Transfer) -> str:

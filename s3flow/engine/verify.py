@@ -14,9 +14,11 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from s3flow.engine import plan
 from s3flow.engine.plan import is_md5, parts_in
+from s3flow.engine.route import Route, object_name
 from s3flow.errors import Corrupted
-from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored
+from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
 from s3flow.ports import Body, Crc64, Digest
 
 MD5 = "md5"
@@ -131,3 +133,62 @@ def multipart_etag(parts: Sequence[Part]) -> str:
         return ""
     joined = b"".join(bytes.fromhex(part.etag) for part in parts)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+async def confirm(
+    route: Route, transfer: Transfer, info: ObjectInfo, stored: Stored, passed: dict[str, bytes]
+) -> Proof:
+    """Prove a copy, hashing a file where nothing else can; a copy that differs is removed.
+
+    Raises `Corrupted`.
+    """
+    bucket, key = route.destination(transfer)
+    try:
+        proof = prove(info, stored, passed)
+        if proof is Proof.SIZE and not route.target.limits.etags:
+            proof = await _file_proof(route, transfer, info)
+    except Corrupted as error:
+        await route.target.discard(bucket, key, stored)
+        raise Corrupted(f"{object_name(transfer)}: {error}; the copy was removed") from error
+    return proof
+
+
+async def _file_proof(route: Route, transfer: Transfer, info: ObjectInfo) -> Proof:
+    """Hash a file, fresh in the page cache, in the way the source's ETag was made."""
+    stated = info.checksums.get(CRC64)
+    if stated:
+        bucket, key = route.destination(transfer)
+        if await route.target.digest(bucket, key, CRC64, None) == base64.b64decode(stated):
+            return Proof.CHECKSUM
+        raise Corrupted(f"the file's CRC64NVME is not that of the source ({stated})")
+    if info.encryption in _KEYED:
+        return Proof.SIZE
+    equal = await file_equals(route, transfer, transfer.etag)
+    if equal is False:
+        raise Corrupted(f"the file's MD5 is not that of the source ({transfer.etag})")
+    return Proof.MD5 if equal else Proof.SIZE
+
+
+async def file_equals(route: Route, transfer: Transfer, etag: str) -> bool | None:
+    """Say whether the file at the target has the source's ETag; None where that cannot be told."""
+    bucket, key = route.destination(transfer)
+    if plan.is_md5(etag):
+        return await route.target.digest(bucket, key, MD5, None) == bytes.fromhex(etag)
+    layout = await source_layout(route, transfer, Limits(min_part_size=1))
+    if layout is None:
+        return None
+    digest = await route.target.digest(bucket, key, MD5, layout.part_size)
+    if digest is not None and f"{digest.hex()}-{layout.parts}" == etag:
+        return True
+    # The boundaries may be a guess: a mismatch proves nothing then.
+    return None
+
+
+async def source_layout(route: Route, transfer: Transfer, limits: Limits) -> plan.Layout | None:
+    """Find the boundaries of the source's parts, asking for part 1 where the source knows it."""
+    if not plan.parts_in(transfer.etag):
+        return None
+    first = await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
+    knows = first is not None and first.parts_count is not None
+    size = first.size if first is not None and knows else None
+    return plan.source_layout(transfer.size, transfer.etag, size, limits)

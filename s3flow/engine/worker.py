@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass
 
 from s3flow.engine import retry
-from s3flow.engine import transfer as moving
 from s3flow.engine.feed import Feed
+from s3flow.engine.multipart import abort
 from s3flow.engine.recorder import Entry, Recorder
 from s3flow.engine.retry import Again, Backoff
+from s3flow.engine.route import Copied, Route, Stopped
 from s3flow.engine.throttle import Blockade
-from s3flow.engine.transfer import Copied, Route, Stopped
+from s3flow.engine.transfer import transfer_object
 from s3flow.errors import Blocked, S3flowError, SourceChanged, SourceGone, Throttled
 from s3flow.events import Retried, TransferEnded, TransferStarted
 from s3flow.model import Change, Listed, Overwrite, State, Transfer
@@ -102,7 +103,7 @@ class Worker:
             there = await self.route.target.head_object(bucket, key)
             if there is not None:
                 return Entry(Change(transfer, State.SKIPPED, reason="target_exists"))
-        copied = await moving.transfer_object(self.route, transfer)
+        copied = await transfer_object(self.route, transfer)
         self.route.gate.succeeded()
         return self._verified(transfer, copied)
 
@@ -172,7 +173,7 @@ class Worker:
     async def _abort(self, transfer: Transfer) -> bool:
         """Abort the upload of a failed transfer; False when that failed as well."""
         try:
-            await moving.abort(self.route, transfer)
+            await abort(self.route, transfer)
         except Exception as error:  # noqa: BLE001  the failure being handled is the one to report
             self._tell_retry(transfer, error, 0.0)
             return False

@@ -1,0 +1,293 @@
+"""The composition root: settings become stores, state, engine and observers in one AsyncExitStack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from s3flow.config import DaemonSettings, LocalEndpoint, S3Endpoint, Settings
+from s3flow.engine.daemon import Daemon
+from s3flow.engine.wiring import Pace, Wiring
+from s3flow.errors import ConfigError
+from s3flow.events import Emit, fan_out
+from s3flow.model import Flow
+from s3flow.observe import logs, systemd
+from s3flow.observe.metrics import Metrics, watch_loop
+from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
+from s3flow.ports import StateStore
+from s3flow.state import open_sqlite
+from s3flow.stores.crc64 import Crc64Nvme
+from s3flow.stores.local import LocalStore
+from s3flow.stores.s3 import S3Settings, S3Store
+from s3flow.web.server import serve
+
+BODY_MEMORY = 512 * 1024  # bytes that one body in flight takes at most: a buffer on each side
+REFRESH = 1.0  # seconds between reads of the state for displays and metrics
+Result = TypeVar("Result")
+Store = S3Store | LocalStore
+
+
+class Ending(IntEnum):
+    """Exit codes."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    LOCKED = 3  # another process has the state
+    INTERRUPTED = 75  # EX_TEMPFAIL: run again
+
+
+def run_async(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run *main* on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def open_store(name: str, endpoint: S3Endpoint | LocalEndpoint, daemon: DaemonSettings) -> Store:
+    """Make the store of an endpoint. Nothing is sent yet; a local root is looked at."""
+    if isinstance(endpoint, LocalEndpoint):
+        return LocalStore(name, endpoint.root)
+    return S3Store(
+        S3Settings(
+            name=name,
+            url=endpoint.url or None,
+            region=endpoint.region,
+            addressing=endpoint.addressing,
+            access_key_id=endpoint.access_key_id or None,
+            secret_access_key=endpoint.secret_access_key.get_secret_value() or None,
+            session_token=endpoint.session_token.get_secret_value() or None,
+            profile=endpoint.profile or None,
+            role_arn=endpoint.role_arn or None,
+            external_id=endpoint.external_id or None,
+            ca_file=Path(endpoint.ca_file) if endpoint.ca_file else None,
+            verify_tls=endpoint.verify_tls,
+            expected_bucket_owner=endpoint.expected_bucket_owner or None,
+            checksums=endpoint.checksums,
+            concurrency=max(64, 2 * daemon.concurrency),
+            connect_timeout=endpoint.connect_timeout,
+            progress_timeout=endpoint.progress_timeout,
+            answer_timeout=endpoint.answer_timeout,
+        )
+    )
+
+
+@asynccontextmanager
+async def wired(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[list[Wiring]]:
+    """Open the stores that *flows* use, one for each endpoint, and close them at the end."""
+    async with AsyncExitStack() as stack:
+        stores: dict[str, Store] = {}
+        for flow in flows:
+            for name in (flow.source.endpoint, flow.target.endpoint):
+                if name not in stores:
+                    stores[name] = open_store(name, settings.endpoints[name], settings.daemon)
+                    stack.push_async_callback(stores[name].close)
+        yield [_wiring(flow, stores) for flow in flows]
+
+
+def _wiring(flow: Flow, stores: dict[str, Store]) -> Wiring:
+    source, target = stores[flow.source.endpoint], stores[flow.target.endpoint]
+    if isinstance(source, LocalStore):
+        raise ConfigError(f"flow {flow.name}: {flow.source.endpoint} is a folder, not a source")
+    return Wiring(flow, source, target, reader=target if isinstance(target, S3Store) else None)
+
+
+def chosen_flows(settings: Settings, names: Sequence[str]) -> list[Flow]:
+    """Give the configured flows, or those of *names*. Raises `ConfigError` for an unknown one."""
+    flows = {flow.name: flow for flow in settings.flow_specs()}
+    for name in names:
+        if name not in flows:
+            known = ", ".join(flows) or "none"
+            raise ConfigError(f"no flow is named {name!r}; the configuration has: {known}")
+    if not flows:
+        raise ConfigError("the configuration has no [[flows]]: nothing to do")
+    return [flow for name, flow in flows.items() if not names or name in names]
+
+
+def pace(settings: DaemonSettings) -> Pace:
+    """Turn the daemon's limits into the engine's."""
+    return Pace(
+        concurrency=settings.concurrency,
+        bodies=max(1, min(settings.concurrency, settings.memory // BODY_MEMORY)),
+        max_bytes_per_s=settings.max_bytes_per_s,
+        max_requests_per_s=settings.max_requests_per_s,
+        drain_timeout=settings.drain_timeout,
+    )
+
+
+# --- what is shown ---------------------------------------------------------------------------
+
+
+async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowSnapshot]:
+    """Read from the state where the flows stand."""
+    return [
+        snapshot(
+            flow,
+            await state.totals(flow.name),
+            await state.samples(flow.name),
+            await state.dropped(flow.name),
+            await state.last_scan(flow.name),
+            time.time(),
+        )
+        for flow in flows
+    ]
+
+
+@dataclass(slots=True)
+class Board:
+    """The last snapshots, refreshed while the daemon runs; reading them costs no I/O."""
+
+    state: StateStore
+    flows: Sequence[Flow]
+    last: list[FlowSnapshot] = field(default_factory=list)
+
+    async def refresh(self) -> None:
+        """Read the state once."""
+        self.last = await read_snapshots(self.state, self.flows)
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(REFRESH)
+
+    async def status(self) -> dict[str, Any]:
+        """Give the JSON of /api/status, fresh."""
+        await self.refresh()
+        return as_json(self.last)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, abandon: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT drains, the second does not wait."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        systemd.notify("STOPPING=1")
+        (abandon if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _supervised(board: Board) -> None:
+    """Tell systemd that the loop turns, and where the flows stand."""
+    interval = systemd.watchdog_interval() or 10.0
+    while True:
+        pending = sum(one.objects.pending for one in board.last)
+        verified = sum(one.objects.verified for one in board.last)
+        systemd.notify("WATCHDOG=1", f"STATUS={verified:,} verified, {pending:,} pending")
+        await asyncio.sleep(interval)
+
+
+# --- the daemon ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Work:
+    """One run of the daemon. *once*: until drained; *scan_only*: discovery, recorded."""
+
+    settings: Settings
+    flows: Sequence[Flow]
+    once: bool = False
+    scan_only: bool = False
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    abandon: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> tuple[Ending, list[FlowSnapshot]]:
+        """Run, and say how it ended and where the flows stand."""
+        async with AsyncExitStack() as stack:
+            state = await open_sqlite(self.settings.daemon.state_path)
+            stack.push_async_callback(state.close)
+            wirings = await stack.enter_async_context(wired(self.settings, self.flows))
+            stack.enter_context(_signals(self.stop, self.abandon))
+            board = Board(state, self.flows)
+            metrics = Metrics(lambda: board.last)
+            show, tell = self._show(stack, board)
+            daemon = Daemon(
+                state=state,
+                wirings=wirings,
+                pace=pace(self.settings.daemon),
+                crc64=Crc64Nvme(),
+                tell=fan_out(metrics, logs.LogEvents(debug=self._debug), *tell),
+                stop=self.stop,
+                abandon=self.abandon,
+            )
+            await self._listen(stack, board, metrics)
+            async with asyncio.TaskGroup() as group:
+                side = [
+                    group.create_task(work)
+                    for work in (
+                        *show,
+                        board.run(),
+                        watch_loop(metrics.loop_lag),
+                        _supervised(board),
+                    )
+                ]
+                systemd.notify("READY=1")
+                await (daemon.scan() if self.scan_only else daemon.run(once=self.once))
+                await board.refresh()
+                for task in side:
+                    task.cancel()
+            return self._ending(daemon, board.last), board.last
+
+    @property
+    def _debug(self) -> bool:
+        return self.settings.daemon.log_level == "debug"
+
+    def _show(
+        self, stack: AsyncExitStack, board: Board
+    ) -> tuple[list[Coroutine[Any, Any, None]], list[Emit]]:
+        """Choose between the live display, on a terminal, and a line every so often."""
+        if sys.stdout.isatty() and self.settings.daemon.log_format != "json":
+            from rich.console import Console
+
+            from s3flow.observe.display import LiveDisplay
+
+            display = stack.enter_context(LiveDisplay(Console(), lambda: board.last))
+            return [display.run()], [display]
+        line = logs.ProgressLine()
+        interval = self.settings.daemon.log_interval
+        return [line.run(lambda: board.last, interval)], []
+
+    async def _listen(self, stack: AsyncExitStack, board: Board, metrics: Metrics) -> None:
+        if self.once or self.scan_only:
+            return  # beside a daemon, the address would be taken; and nobody scrapes a command
+        await stack.enter_async_context(
+            serve(
+                self.settings.daemon.listen,
+                metrics=metrics.render,
+                status=board.status,
+                ready=lambda: "stopping" if self.stop.is_set() else "",
+            )
+        )
+
+    def _ending(self, daemon: Daemon, snapshots: Sequence[FlowSnapshot]) -> Ending:
+        unfinished = any(one.scan.unfinished for one in snapshots if one.scan)
+        pending = any(one.objects.pending for one in snapshots)
+        if self.stop.is_set() and (self.once or self.scan_only):
+            if unfinished or (pending and not self.scan_only):
+                return Ending.INTERRUPTED
+        elif self.stop.is_set():
+            return Ending.DONE
+        failed = any(one.objects.failed for one in snapshots)
+        scans = any(flow.scan_failed for flow in daemon.flows.values())
+        return Ending.SOME_FAILED if failed or scans else Ending.DONE

@@ -1,0 +1,246 @@
+"""The commands: parse, call, print. What they do is elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from s3flow import __version__
+from s3flow.errors import S3flowError, StateLocked
+
+if TYPE_CHECKING:
+    from s3flow.config import Settings
+    from s3flow.model import Flow
+    from s3flow.observe.progress import FlowSnapshot
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its tracebacks print local variables, secrets among them
+    help="Move objects out of S3 into S3 or local disk: verified, resumable, observable.",
+    epilog="Exit codes: 0 all done; 1 finished, some failed; 2 usage or configuration; "
+    "3 another process has the state; 75 interrupted, run again.",
+)
+Config = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="S3FLOW_CONFIG", help="The configuration file (TOML)."),
+]
+Flows = Annotated[
+    list[str] | None, typer.Option("--flow", "-f", help="Only this flow; may be repeated.")
+]
+Result = TypeVar("Result")
+DEFAULT_CONFIG = Path("/etc/s3flow/config.toml")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"s3flow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """Say what is wrong and exit; a defect keeps its traceback."""
+    from s3flow.app import Ending
+
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, S3flowError):
+        raise error
+    typer.echo(f"s3flow: {error}", err=True)
+    raise typer.Exit(Ending.LOCKED if isinstance(error, StateLocked) else Ending.USAGE)
+
+
+def _load(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
+    from s3flow.app import chosen_flows
+    from s3flow.config import load
+    from s3flow.observe import logs
+
+    try:
+        settings = load(config)
+        flows = chosen_flows(settings, names or [])
+    except S3flowError as error:
+        _fail(error)
+    daemon = settings.daemon
+    logs.configure(daemon.log_format, daemon.log_level, settings.secrets())
+    for warning in settings.warnings:
+        typer.echo(f"s3flow: warning: {warning}", err=True)
+    return settings, flows
+
+
+def _run(main: Coroutine[Any, Any, Result]) -> Result:
+    from s3flow.app import run_async
+
+    try:
+        return run_async(main)
+    except Exception as error:  # noqa: BLE001  sorted into messages and defects there
+        _fail(error)
+
+
+def _work(
+    config: Path, names: list[str] | None, *, once: bool, scan_only: bool = False
+) -> NoReturn:
+    """Run the daemon's work, print where the flows stand, and exit as it ended."""
+    from s3flow.app import Work
+    from s3flow.observe.report import summary_lines
+
+    settings, flows = _load(config, names)
+
+    async def main() -> tuple[int, list[FlowSnapshot]]:
+        return await Work(settings, flows, once=once, scan_only=scan_only).run()
+
+    ending, snapshots = _run(main())
+    if once or scan_only:
+        for line in summary_lines(snapshots):
+            typer.echo(line)
+    raise typer.Exit(int(ending))
+
+
+@app.command()
+def run(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+    """Run the daemon: scan, transfer, verify, record; again after each flow's `every`."""
+    _work(config, flow, once=False)
+
+
+@app.command()
+def sync(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+    """Do the same once, until everything is done."""
+    _work(config, flow, once=True)
+
+
+@app.command()
+def scan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+    """Discover only: record what there is, transfer nothing."""
+    _work(config, flow, once=True, scan_only=True)
+
+
+@app.command()
+def plan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+    """Show what would be transferred, by which method, and what not and why. Only reads."""
+    from s3flow.observe.plans import plan_table
+    from s3flow.operations import plan_flows
+
+    settings, flows = _load(config, flow)
+    _print(plan_table(_run(plan_flows(settings, flows))))
+
+
+@app.command()
+def status(
+    config: Config = DEFAULT_CONFIG,
+    flow: Flows = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds.")] = False,
+) -> None:
+    """Show where the flows stand, from the state alone, also while a daemon runs."""
+    from s3flow.operations import read_status
+
+    settings, flows = _load(config, flow)
+    while True:
+        snapshots = _run(read_status(settings, flows))
+        if as_json:
+            from s3flow.observe.progress import as_json as shape
+
+            typer.echo(json.dumps(shape(snapshots), indent=None if watch else 2))
+        else:
+            from s3flow.observe.display import status_table
+
+            if watch and sys.stdout.isatty():
+                import click
+
+                click.clear()
+            _print(status_table(snapshots))
+        if not watch:
+            return
+        try:
+            time.sleep(2)
+        except KeyboardInterrupt:
+            return
+
+
+@app.command()
+def retry(
+    config: Config = DEFAULT_CONFIG,
+    flow: Flows = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", "-r", help="Only those that failed for this reason.")
+    ] = None,
+) -> None:
+    """Send failed objects back to work; the next run or sync takes them."""
+    from s3flow.operations import retry_failed
+
+    settings, flows = _load(config, flow)
+    for name, count in _run(retry_failed(settings, flows, reason)).items():
+        typer.echo(f"{name}: {count:,} objects will be tried again")
+
+
+@app.command()
+def failures(
+    config: Config = DEFAULT_CONFIG,
+    flow: Flows = None,
+    limit: Annotated[int, typer.Option(help="At most so many of each flow.")] = 100,
+) -> None:
+    """List failed objects with their reasons, one a line, separated by tabs."""
+    from s3flow.observe.text import shown
+    from s3flow.operations import read_failures
+
+    settings, flows = _load(config, flow)
+    for name, failed in _run(read_failures(settings, flows, limit)).items():
+        for bucket, key, reason, message in failed:
+            typer.echo(f"{name}\t{bucket}/{shown(key)}\t{reason}\t{shown(message.encode())}")
+
+
+@app.command()
+def forget(
+    flow: Annotated[
+        str, typer.Argument(help="The name of the flow; it may be gone from the file.")
+    ],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Forget all that is known of a flow; what is at its target is adopted, not copied again."""
+    from s3flow.operations import forget_flow
+
+    settings, _ = _load(config, None)
+    _run(forget_flow(settings, flow))
+    typer.echo(f"{flow}: forgotten")
+
+
+@app.command()
+def doctor(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+    """Check the configuration, and each endpoint, bucket and permission with real requests."""
+    from s3flow.app import Ending
+    from s3flow.operations import examine_flows
+
+    settings, flows = _load(config, flow)
+    typer.echo(f"ok    configuration: {config} has {len(flows)} flows to check")
+
+    async def main() -> bool:
+        healthy = True
+        async for finding in examine_flows(settings, flows):
+            healthy = healthy and finding.ok
+            mark = "ok  " if finding.ok else "FAIL"
+            typer.echo(f"{mark}  {finding.flow}: {finding.tried}: {finding.answer}")
+            if not finding.ok:
+                typer.echo(f"      to do: {finding.remedy}")
+        return healthy
+
+    raise typer.Exit(Ending.DONE if _run(main()) else Ending.SOME_FAILED)
+
+
+def _print(table: object) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 100).print(table)

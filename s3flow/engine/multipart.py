@@ -1,0 +1,267 @@
+"""One object in parts: the missing ones, several at a time, resumable at any instant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from s3flow.engine import plan, verify
+from s3flow.engine.fidelity import attributes_of
+from s3flow.engine.route import TOKEN_HEADER, Copied, Route, Stopped, object_name
+from s3flow.errors import (
+    ConnectionLost,
+    NoSuchUpload,
+    ServerError,
+    SourceChanged,
+    SourceGone,
+    Stalled,
+)
+from s3flow.events import BytesMoved, UploadAborted
+from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, Stored, Transfer
+
+MAX_UPLOAD_RESTARTS = 3
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A multipart upload in progress. *proofs* has an entry for each part compared in this process."""
+
+    route: Route
+    transfer: Transfer
+    layout: plan.Layout
+    info: ObjectInfo
+    hash_md5: bool
+    done: dict[int, Part] = field(default_factory=dict)
+    proofs: dict[int, Proof] = field(default_factory=dict)
+    crcs: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def upload_id(self) -> str:
+        """The target's id of the upload."""
+        return self.transfer.upload_id or ""
+
+    async def copy_part(self, number: int) -> None:
+        """Pipe one part from the source into the upload."""
+        route, span = self.route, self.layout.span(number)
+        bucket, key = route.destination(self.transfer)
+        async with route.slots, route.gate:
+            body = await route.open(self.transfer, span)
+            try:
+                hashing = verify.HashingBody(body, route.crc64, md5=self.hash_md5)
+                part = await route.target.upload_part(
+                    bucket, key, self.upload_id, number, span.start, hashing
+                )
+            finally:
+                body.close()
+        passed = hashing.digests()
+        proof = verify.check_part(part, passed)
+        if proof:
+            self.proofs[number] = proof
+        self.crcs[number] = passed[verify.CRC64]
+        self.done[number] = part
+        route.emit(BytesMoved(route.flow.name, span.size))
+
+    async def hash_part(self, number: int) -> None:
+        """Read a part that the target holds already, to compare it: it is not sent again."""
+        async with self.route.slots, self.route.gate:
+            body = await self.route.open(self.transfer, self.layout.span(number))
+            try:
+                hashing = verify.HashingBody(body, self.route.crc64, md5=True)
+                while await hashing.read():
+                    pass
+            finally:
+                body.close()
+        proof = verify.check_part(self.done[number], hashing.digests())
+        if proof:
+            self.proofs[number] = proof
+        self.crcs[number] = hashing.digests()[verify.CRC64]
+
+    async def in_lanes(self, numbers: list[int], work: Callable[[int], Awaitable[None]]) -> None:
+        """Do *work* for each part, several at a time; a stop ends it after those in flight."""
+        waiting = iter(numbers)
+
+        async def lane() -> None:
+            for number in waiting:  # shared: each lane takes the next one
+                if self.route.stop.is_set():
+                    return
+                await work(number)
+
+        lanes = min(self.route.flow.lanes, len(numbers))
+        with _first_cause():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(lanes):
+                    group.create_task(lane())
+        if next(waiting, None) is not None or self.route.stop.is_set():
+            raise Stopped(object_name(self.transfer))
+
+
+@contextlib.contextmanager
+def _first_cause() -> Iterator[None]:
+    """Raise what went wrong first, not the group of everything that ended with it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        raise cause from None
+
+
+async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
+    """Move an object in parts. None when no layout suits it: it goes in one piece."""
+    info = await route.source.head_object(transfer.bucket, transfer.key)
+    if info is None:
+        raise SourceGone(f"{object_name(transfer)} was deleted before it was read")
+    if info.etag != transfer.etag:
+        raise SourceChanged(f"{object_name(transfer)}: etag {transfer.etag} became {info.etag}")
+    layout = await _layout(route, transfer)
+    if layout is None:
+        return None
+    attributes, dropped = await attributes_of(route, transfer, info)
+    attributes = replace(attributes, token=plan.transfer_token(route.source.name, transfer))
+    upload = _Upload(route, transfer, layout, info, _hashes_md5(route, info, layout))
+    try:
+        stored = await _upload(upload, attributes)
+    except (SourceChanged, SourceGone):
+        await abort(route, upload.transfer)  # nobody can ever finish it
+        raise
+    proof = await _multipart_proof(upload, stored)
+    return Copied(Method.MULTIPART, proof, stored, dropped)
+
+
+def _hashes_md5(route: Route, info: ObjectInfo, layout: plan.Layout) -> bool:
+    if not route.target.limits.etags:
+        return False  # a file is hashed at the end, from the page cache
+    return not (layout.of_source and info.encryption in {"", "AES256"})
+
+
+async def _layout(route: Route, transfer: Transfer) -> plan.Layout | None:
+    limits = route.target.limits
+    if transfer.part_size:  # the same plan as when the upload began, or its parts are worth nothing
+        repeats = plan.ceil_div(transfer.size, transfer.part_size) == plan.parts_in(transfer.etag)
+        return plan.Layout(transfer.size, transfer.part_size, of_source=repeats)
+    layout = await verify.source_layout(route, transfer, limits) if limits.etags else None
+    if layout is None and transfer.size > min(route.flow.multipart_threshold, limits.max_put_size):
+        layout = plan.fit_layout(transfer.size, route.flow.part_size, limits)
+    return layout
+
+
+async def _upload(upload: _Upload, attributes: Attributes) -> Stored:
+    """Send what the target lacks and complete; begin again, a few times, when the upload vanished."""
+    for _ in range(MAX_UPLOAD_RESTARTS):
+        try:
+            if upload.transfer.upload_id:
+                await _take_stock(upload)
+            else:
+                await _begin(upload, attributes)
+            missing = [n for n in range(1, upload.layout.parts + 1) if n not in upload.done]
+            await upload.in_lanes(missing, upload.copy_part)
+            await _prove_resumed_parts(upload)
+            return await _complete(upload, attributes.token)
+        except NoSuchUpload:
+            stored = await _completed_before(upload, attributes.token)
+            if stored is not None:
+                return stored
+            upload.transfer = upload.transfer._replace(upload_id=None)
+            upload.done.clear()
+    raise NoSuchUpload(f"{object_name(upload.transfer)}: the target lost the upload time and again")
+
+
+async def _begin(upload: _Upload, attributes: Attributes) -> None:
+    route, transfer, layout = upload.route, upload.transfer, upload.layout
+    bucket, key = route.destination(transfer)
+    # The intent first: if the process dies before it knows the id, the next one looks for it here.
+    transfer = await route.remember(transfer, "", layout.part_size)
+    route.begun[transfer.id] = transfer
+    upload_id = await route.target.create_multipart_upload(bucket, key, attributes, layout.size)
+    upload.transfer = await route.remember(transfer, upload_id, layout.part_size)
+    route.begun[transfer.id] = upload.transfer
+
+
+async def abort_all(route: Route, bucket: str, key: bytes) -> None:
+    """Abort every upload that was left open at this very key."""
+    for left in await route.target.list_multipart_uploads(bucket, key):
+        if left.key == key:
+            await route.target.abort_multipart_upload(bucket, key, left.upload_id)
+            route.emit(UploadAborted(route.flow.name, left.upload_id))
+
+
+async def _take_stock(upload: _Upload) -> None:
+    """Ask the target what it holds; only parts of exactly the planned size count."""
+    bucket, key = upload.route.destination(upload.transfer)
+    held = await upload.route.target.list_parts(bucket, key, upload.upload_id)
+    count = upload.layout.parts
+    upload.done = {
+        part.number: part
+        for part in held
+        if part.number <= count and part.size == upload.layout.span(part.number).size
+    }
+
+
+async def _prove_resumed_parts(upload: _Upload) -> None:
+    """Compare the parts that an earlier process sent, where only their own bytes can prove them."""
+    if upload.hash_md5:
+        unproven = [number for number in sorted(upload.done) if number not in upload.proofs]
+        for number in unproven:
+            if number not in upload.crcs:
+                await upload.in_lanes([number], upload.hash_part)
+
+
+async def _complete(upload: _Upload, token: str) -> Stored:
+    bucket, key = upload.route.destination(upload.transfer)
+    parts = [upload.done[number] for number in sorted(upload.done)]
+    try:
+        stored = await upload.route.target.complete_multipart_upload(
+            bucket, key, upload.upload_id, parts
+        )
+    except (ConnectionLost, ServerError, Stalled):
+        # The answer is lost, not the request: the target knows whether it was carried out.
+        found = await _completed_before(upload, token)
+        if found is None:
+            raise
+        return found
+    stored.size = stored.size or upload.layout.size
+    return stored
+
+
+async def _completed_before(upload: _Upload, token: str) -> Stored | None:
+    """Say whether the object at the key is this upload's; that *something* is there proves nothing."""
+    bucket, key = upload.route.destination(upload.transfer)
+    there = await upload.route.target.head_object(bucket, key)
+    if there is None or there.size != upload.layout.size:
+        return None
+    if there.headers.get(TOKEN_HEADER) != token:
+        return None
+    return Stored(there.size, there.etag, there.checksums, there.version_id, there.encryption)
+
+
+async def _multipart_proof(upload: _Upload, stored: Stored) -> Proof:
+    route, count = upload.route, upload.layout.parts
+    passed: dict[str, bytes] = {}
+    if len(upload.crcs) == count:
+        passed[verify.CRC64] = _combined_crc(upload)
+    proof = await verify.confirm(route, upload.transfer, upload.info, stored, passed)
+    if proof is not Proof.SIZE or len(upload.proofs) < count:
+        return proof
+    expected = verify.multipart_etag([upload.done[n] for n in range(1, count + 1)])
+    if all(proof is Proof.CHECKSUM for proof in upload.proofs.values()):
+        return Proof.CHECKSUM
+    return Proof.MD5 if expected and stored.etag == expected else Proof.SIZE
+
+
+def _combined_crc(upload: _Upload) -> bytes:
+    whole = upload.crcs[1]
+    for number in range(2, upload.layout.parts + 1):
+        size = upload.layout.span(number).size
+        whole = upload.route.crc64.combine(whole, upload.crcs[number], size)
+    return whole
+
+
+async def abort(route: Route, transfer: Transfer) -> None:
+    """Remove the transfer's upload, for good."""
+    if transfer.upload_id:
+        bucket, key = route.destination(transfer)
+        await route.target.abort_multipart_upload(bucket, key, transfer.upload_id)
+        route.emit(UploadAborted(route.flow.name, transfer.upload_id))

@@ -1,0 +1,165 @@
+"""Tries, with real requests, everything that a flow will need; each step says what came back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from s3flow.engine import plan
+from s3flow.engine.route import Route
+from s3flow.errors import S3flowError
+from s3flow.model import Attributes, Listed, ObjectInfo, Part, TagPolicy
+from s3flow.ports import Body
+
+PROBE_NAME = b"s3flow-doctor-"
+_PROBE_BYTES = b"s3flow doctor\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried: *ok*, what came back, and what to do when it is not right."""
+
+    flow: str
+    tried: str
+    ok: bool
+    answer: str
+    remedy: str = ""
+
+
+class _ProbeBody:
+    """A few bytes as a body."""
+
+    def __init__(self) -> None:
+        self.info = ObjectInfo(len(_PROBE_BYTES), "")
+        self.size = len(_PROBE_BYTES)
+        self._left = _PROBE_BYTES
+
+    async def read(self) -> memoryview:
+        chunk, self._left = self._left, b""
+        return memoryview(chunk)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+async def examine(route: Route) -> AsyncIterator[Finding]:
+    """Try the source, then the target. Leaves nothing behind at either."""
+    async for finding in _examine_source(route):
+        yield finding
+    async for finding in _examine_target(route):
+        yield finding
+
+
+async def _try(
+    route: Route, tried: str, call: Callable[[], Awaitable[str]], remedy: str
+) -> Finding:
+    name = route.flow.name
+    try:
+        return Finding(name, tried, ok=True, answer=await call())
+    except S3flowError as error:
+        return Finding(name, tried, ok=False, answer=f"{error.reason}: {error}", remedy=remedy)
+
+
+# --- source ----------------------------------------------------------------------------------
+
+
+async def _examine_source(route: Route) -> AsyncIterator[Finding]:
+    flow, source = route.flow, route.source
+    bucket = flow.source.bucket
+    if any(mark in bucket for mark in "*?["):
+        names: list[str] = []
+
+        async def list_buckets() -> str:
+            names.extend(each.name for each in await source.list_buckets())
+            return f"{len(names)} buckets"
+
+        remedy = "allow s3:ListAllMyBuckets, or name one bucket in the flow's source"
+        yield await _try(route, f"list the buckets of {source.name}", list_buckets, remedy)
+        if not names:
+            return
+        bucket = names[0]
+    found: list[Listed] = []
+
+    async def list_page() -> str:
+        page = await source.list_page(bucket, flow.source.prefix, b"")
+        found.extend(page.entries[:1])
+        return f"{len(page.entries)} objects{'' if page.last else ' and more'}"
+
+    place = f"{source.name}:{bucket}/{flow.source.prefix.decode(errors='backslashreplace')}"
+    remedy = "allow s3:ListBucket on the bucket; check its name, the region and the endpoint's url"
+    yield await _try(route, f"list {place}", list_page, remedy)
+    if found:
+        async for finding in _examine_object(route, bucket, found[0]):
+            yield finding
+
+
+async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIterator[Finding]:
+    name = entry.key.decode(errors="backslashreplace")
+
+    async def read() -> str:
+        body = await route.source.get_object(bucket, entry.key, etag=entry.etag)
+        try:
+            first = len(await body.read())
+        finally:
+            body.close()
+        return f"{first} bytes at once of {entry.size}"
+
+    async def read_tags() -> str:
+        return f"{len(await route.source.get_object_tagging(bucket, entry.key))} tags"
+
+    yield await _try(route, f"read {name!r}", read, "allow s3:GetObject (and kms:Decrypt)")
+    if route.flow.tags is not TagPolicy.DROP and route.target.limits.carries_tags:
+        remedy = 'allow s3:GetObjectTagging, or set tags = "best_effort" or "drop" for the flow'
+        yield await _try(route, f"read the tags of {name!r}", read_tags, remedy)
+
+
+# --- target ----------------------------------------------------------------------------------
+
+
+async def _examine_target(route: Route) -> AsyncIterator[Finding]:
+    flow, target = route.flow, route.target
+    bucket = plan.target_bucket(flow, flow.source.bucket)
+    prefix = plan.target_key(flow, flow.source.bucket, flow.source.prefix)
+    key = prefix + PROBE_NAME + os.urandom(8).hex().encode()
+    place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
+    attributes = Attributes({}, {}, "STANDARD", 0)
+
+    async def look() -> str:
+        there = await target.find(bucket, [key])
+        return "answered" if not there else "the probe's name is taken"
+
+    async def write() -> str:
+        body: Body = _ProbeBody()
+        stored = await target.put_object(bucket, key, body, attributes, md5=None)
+        for error in await target.settle([stored]):
+            if error is not None:
+                raise error
+        await target.discard(bucket, key, stored)
+        return f"written and removed{', etag ' + stored.etag if stored.etag else ''}"
+
+    async def upload() -> str:
+        upload_id = await target.create_multipart_upload(bucket, key, attributes, len(_PROBE_BYTES))
+        try:
+            part: Part = await target.upload_part(bucket, key, upload_id, 1, 0, _ProbeBody())
+            held = await target.list_parts(bucket, key, upload_id)
+        finally:
+            await target.abort_multipart_upload(bucket, key, upload_id)
+        return f"part {part.number} written, {len(held)} listed, aborted"
+
+    yield await _try(route, f"look at {place}", look, _remedy_for_looking(route))
+    yield await _try(
+        route, f"write to {place}", write, "allow s3:PutObject and s3:DeleteObject (for the probe)"
+    )
+    yield await _try(
+        route,
+        f"multipart upload to {place}",
+        upload,
+        "allow s3:PutObject, s3:ListMultipartUploadParts and s3:AbortMultipartUpload",
+    )
+
+
+def _remedy_for_looking(route: Route) -> str:
+    if not route.target.limits.etags:
+        return "create the folder, and give it to the user that s3flow runs as"
+    return "create the bucket; allow s3:ListBucket on it; check region and url"

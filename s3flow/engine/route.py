@@ -1,0 +1,75 @@
+"""What the transfers of a flow share: its stores, its pace, and how to tell what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from s3flow.engine import plan
+from s3flow.engine.throttle import Gate, PacedBody, TokenBucket
+from s3flow.errors import S3flowError
+from s3flow.events import Emit
+from s3flow.model import Flow, Method, Proof, Span, Stored, Transfer
+from s3flow.ports import Body, Crc64, Source, Target
+
+TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105  names a version, opens nothing
+
+
+class Stopped(S3flowError):
+    """The daemon stops: the parts in flight are finished, the rest waits for the next start."""
+
+    reason = "stopped"
+
+
+@dataclass(slots=True)
+class Route:
+    """What a flow's transfers share. *remember* makes an upload id durable and returns the transfer."""
+
+    flow: Flow
+    source: Source
+    target: Target
+    gate: Gate
+    slots: asyncio.Semaphore  # the daemon's bound on bodies in flight, and so on their buffers
+    bytes_buckets: tuple[TokenBucket, ...]
+    request_buckets: tuple[TokenBucket, ...]
+    crc64: Crc64
+    emit: Emit
+    stop: asyncio.Event
+    remember: Callable[[Transfer, str, int], Awaitable[Transfer]]
+    reader: Source | None = None  # reads the target back, where it is a store that can be read
+    tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
+    begun: dict[int, Transfer] = field(
+        default_factory=dict
+    )  # with their upload ids, by transfer id
+
+    def destination(self, transfer: Transfer) -> tuple[str, bytes]:
+        """Give the target's bucket and key."""
+        return (
+            plan.target_bucket(self.flow, transfer.bucket),
+            plan.target_key(self.flow, transfer.bucket, transfer.key),
+        )
+
+    async def open(self, transfer: Transfer, span: Span | None = None) -> Body:
+        """Open the version that was planned, or a span of it, at the pace that is allowed."""
+        for bucket in self.request_buckets:
+            await bucket.take(2)  # this GET and the PUT that it feeds
+        body = await self.source.get_object(
+            transfer.bucket, transfer.key, etag=transfer.etag, span=span
+        )
+        return PacedBody(body, self.bytes_buckets) if self.bytes_buckets else body
+
+
+@dataclass(slots=True)
+class Copied:
+    """A transfer whose bytes the target has taken, with the proof that they are the right ones."""
+
+    method: Method
+    proof: Proof
+    stored: Stored
+    dropped: tuple[str, ...]
+
+
+def object_name(transfer: Transfer) -> str:
+    """Name a transfer's object for messages."""
+    return f"{transfer.bucket}/{transfer.key.decode(errors='backslashreplace')}"

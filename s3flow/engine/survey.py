@@ -1,0 +1,193 @@
+"""What is at the source and what becomes of it: pages merged with the state. Records nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+from s3flow.engine import plan
+from s3flow.engine.adoption import adopt
+from s3flow.engine.retry import Again, Backoff, decide
+from s3flow.engine.route import Route
+from s3flow.errors import PathConflict, Permanent, S3flowError, Throttled
+from s3flow.model import Discovered, Flow, Listed, Overwrite, Page, PageChanges, Row, State
+
+LIST_ATTEMPTS = 8
+_UNFINISHED = {State.DISCOVERED, State.TRANSFERRING, State.FAILED}
+Decide = Callable[[Listed], Discovered]
+Answer = TypeVar("Answer")
+
+
+class Known(Protocol):
+    """What is read of the state to decide about a page."""
+
+    async def rows(self, flow: str, bucket: str, after: bytes, upto: bytes | None) -> list[Row]: ...
+
+    async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]: ...
+
+
+class Range(NamedTuple):
+    """The keys with after < key <= upto; None: to the end."""
+
+    after: bytes
+    upto: bytes | None
+
+
+def merge(
+    entries: Sequence[Listed], rows: Sequence[Row], decide: Decide, *, again: bool
+) -> PageChanges:
+    """Compare a page of the listing with the same key range of the state, both in byte order.
+
+    *decide* says what becomes of an entry that is taken for the first time or anew; with *again*
+    that is every one of them.
+    """
+    changes = PageChanges("", b"", done=False, listed=len(entries), listed_bytes=0)
+    position = 0
+    for entry in entries:
+        while position < len(rows) and rows[position].key < entry.key:
+            _vanish(rows[position], changes)
+            position += 1
+        changes.listed_bytes += entry.size
+        if position == len(rows) or rows[position].key != entry.key:
+            changes.new.append(decide(entry))
+            continue
+        row = rows[position]
+        position += 1
+        if (
+            row.etag != entry.etag
+            or row.size != entry.size
+            or (again and row.state is State.VERIFIED)
+        ):
+            changes.changed.append((row.id, decide(entry)))
+        elif row.state is State.SKIPPED or row.state is State.DISCOVERED:
+            _decide_again(row, entry, decide, changes)
+    for row in rows[position:]:
+        _vanish(row, changes)
+    return changes
+
+
+def _decide_again(row: Row, entry: Listed, decide: Decide, changes: PageChanges) -> None:
+    """Filters may have changed since: what was skipped may be taken now, and the other way round."""
+    if row.reason == "target_exists":
+        return  # the worker's word, not the filters'
+    verdict = decide(entry)
+    if verdict.state is not row.state or (
+        row.state is State.SKIPPED and verdict.reason != row.reason
+    ):
+        changes.changed.append((row.id, verdict))
+
+
+def _vanish(row: Row, changes: PageChanges) -> None:
+    if row.state in _UNFINISHED:
+        changes.vanished.append(row.id)
+
+
+@dataclass(slots=True)
+class Survey:
+    """Looks at one flow's source, and at its target where something may be adopted."""
+
+    route: Route
+    backoff: Backoff
+
+    @property
+    def flow(self) -> Flow:
+        """The flow that is looked at."""
+        return self.route.flow
+
+    async def buckets(self) -> list[str]:
+        """Name the source buckets: the one of the flow, or those of the account that match."""
+        pattern = self.flow.source.bucket
+        if not any(mark in pattern for mark in "*?["):
+            return [pattern]
+        found = [bucket.name for bucket in await self._retried(self.route.source.list_buckets)]
+        return [
+            name
+            for name in sorted(found)
+            if fnmatch.fnmatchcase(name, pattern)
+            and not any(fnmatch.fnmatchcase(name, glob) for glob in self.flow.exclude_buckets)
+        ]
+
+    async def page(self, bucket: str, after: bytes) -> Page:
+        """List the keys of *bucket* that follow *after*."""
+        for limit in self.route.request_buckets:
+            await limit.take(1)
+        return await self._retried(
+            lambda: self.route.source.list_page(bucket, self.flow.source.prefix, after)
+        )
+
+    async def _retried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Call until it succeeds; throttling is waited out and counts as no attempt."""
+        attempts = 0
+        while True:
+            try:
+                return await call()
+            except Throttled as error:
+                await asyncio.sleep(max(error.retry_after, self.backoff.delay(3)))
+            except S3flowError as error:
+                verdict = decide(error, attempts, LIST_ATTEMPTS, self.backoff)
+                if not isinstance(verdict, Again):
+                    raise
+                attempts = verdict.attempts
+                await asyncio.sleep(verdict.delay)
+
+    async def changes(
+        self, known: Known, bucket: str, page: Page, keys: Range, *, adopting: bool
+    ) -> tuple[PageChanges, int]:
+        """Say what a page changes, and how many of its objects are adopted. Records nothing."""
+        rows = await known.rows(self.flow.name, bucket, keys.after, keys.upto)
+        again = self.flow.overwrite is Overwrite.ALWAYS
+        changes = merge(page.entries, rows, self._decider(bucket), again=again)
+        changes.bucket, changes.done = bucket, page.last
+        changes.cursor = page.entries[-1].key if page.entries else keys.after
+        await self._resolve_rivals(known, bucket, changes)
+        adopted = await adopt(self.route, bucket, changes.new) if adopting else 0
+        return changes, adopted
+
+    def _decider(self, bucket: str) -> Decide:
+        """Give the function that says what becomes of a listed object: taken, skipped or refused."""
+        skip = plan.compile_filters(self.flow.filters, self.flow.source.prefix)
+        now = time.time()
+        flow, target = self.flow, self.route.target
+        target_bucket = plan.target_bucket(flow, bucket)
+
+        def verdict(entry: Listed) -> Discovered:
+            if skip is not None and (reason := skip(entry, now)):
+                return Discovered(entry, State.SKIPPED, reason)
+            try:
+                target.refuse(target_bucket, plan.target_key(flow, bucket, entry.key))
+            except Permanent as error:
+                return Discovered(entry, State.FAILED, error.reason, message=str(error))
+            return Discovered(entry)
+
+        return verdict
+
+    async def _resolve_rivals(self, known: Known, bucket: str, changes: PageChanges) -> None:
+        """Fail those whose place at the target belongs to a key that comes before them."""
+        is_path = self.route.target.limits.paths
+        if not is_path and not self.flow.rewrite:
+            return
+        fresh = changes.new + [found for _, found in changes.changed]
+        rivals = {
+            found.entry.key: plan.rivals(self.flow, found.entry.key, is_path=is_path)
+            for found in fresh
+            if found.state is State.DISCOVERED
+        }
+        asked = sorted({rival for some in rivals.values() for rival in some})
+        if not asked:
+            return
+        taken = await known.known(self.flow.name, bucket, asked)
+        here = {found.entry.key for found in fresh if found.state is State.DISCOVERED}
+        for found in fresh:
+            for rival in rivals.get(found.entry.key, ()):
+                if rival in taken or (rival < found.entry.key and rival in here):
+                    found.state = State.FAILED
+                    found.reason = PathConflict.reason
+                    name = rival.decode(errors="backslashreplace")
+                    found.message = (
+                        f"the key {name!r} has the place that this one needs at the target"
+                    )
+                    break

@@ -1,0 +1,83 @@
+"""Puts a flow's route together from its stores and the limits that it shares with the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from s3flow.engine.retry import Backoff
+from s3flow.engine.route import Route
+from s3flow.engine.throttle import Gate, TokenBucket
+from s3flow.events import Emit
+from s3flow.model import Flow, Transfer
+from s3flow.ports import Crc64, Source, Target
+
+Remember = Callable[[Transfer, str, int], Awaitable[Transfer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The daemon's own limits; 0: none. *bodies* bounds what is in flight, and so the memory."""
+
+    concurrency: int = 64
+    bodies: int = 64
+    max_bytes_per_s: int = 0
+    max_requests_per_s: int = 0
+    drain_timeout: float = 20.0  # seconds; below Kubernetes' default grace period of 30
+    block_retry: float = 10.0  # seconds between looks at what blocks a flow
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def concurrency_of(self, flow: Flow) -> int:
+        """Give the number of a flow's transfers at a time."""
+        return min(flow.concurrency or self.concurrency, self.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """A flow with the stores of its two ends. *reader* reads the target back, where it can be."""
+
+    flow: Flow
+    source: Source
+    target: Target
+    reader: Source | None = None
+
+
+async def remember_nothing(transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
+    """Stand in for the state where nothing is transferred."""
+    return transfer._replace(upload_id=upload_id, part_size=part_size)
+
+
+class RouteMaker:
+    """Makes routes that share the daemon's limits."""
+
+    def __init__(self, pace: Pace, crc64: Crc64, emit: Emit, stop: asyncio.Event) -> None:
+        self._pace = pace
+        self._crc64 = crc64
+        self._emit = emit
+        self._stop = stop
+        self._slots = asyncio.Semaphore(pace.bodies)
+        self._bytes = _buckets(pace.max_bytes_per_s)
+        self._requests = _buckets(pace.max_requests_per_s)
+
+    def route(self, wiring: Wiring, remember: Remember = remember_nothing) -> Route:
+        """Make the route of a flow."""
+        flow = wiring.flow
+        return Route(
+            flow=flow,
+            source=wiring.source,
+            target=wiring.target,
+            reader=wiring.reader,
+            gate=Gate(flow.name, self._pace.concurrency_of(flow), self._emit),
+            slots=self._slots,
+            bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s),
+            request_buckets=self._requests + _buckets(flow.max_requests_per_s),
+            crc64=self._crc64,
+            emit=self._emit,
+            stop=self._stop,
+            remember=remember,
+        )
+
+
+def _buckets(rate: int) -> tuple[TokenBucket, ...]:
+    return (TokenBucket(rate),) if rate else ()
