@@ -8,7 +8,6 @@ import time
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from s3flow.errors import (
     Archived,
@@ -36,8 +35,10 @@ from s3flow.model import (
 )
 from s3flow.ports import Body, Clock
 from s3flow.stores.memory_object import (
+    Contents,
     MemoryBody,
     MemoryObject,
+    MemoryUpload,
     crc64,
     cut,
     describe,
@@ -49,21 +50,6 @@ from s3flow.stores.memory_object import (
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - it names a source version, no secret
 MAX_KEY = 1024
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-
-
-@dataclass(slots=True)
-class _Upload:
-    bucket: str
-    key: bytes
-    attributes: Attributes
-    initiated: int
-    parts: dict[int, tuple[bytes, Part]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Contents:
-    objects: dict[bytes, MemoryObject] = field(default_factory=dict)
-    keys: list[bytes] = field(default_factory=list)  # ascending
 
 
 class MemoryStore:
@@ -90,15 +76,15 @@ class MemoryStore:
         self._chunk_size = chunk_size
         self._page_size = page_size
         self._clock = clock
-        self._buckets: dict[str, _Contents] = {}
-        self._uploads: dict[str, _Upload] = {}
+        self._buckets: dict[str, Contents] = {}
+        self._uploads: dict[str, MemoryUpload] = {}
         self._upload_count = 0
 
     # --- for tests: no await, no condition ----------------------------------------------------
 
     def make_bucket(self, bucket: str) -> None:
         """Make a bucket unless it is there."""
-        self._buckets.setdefault(bucket, _Contents())
+        self._buckets.setdefault(bucket, Contents())
 
     def put(
         self,
@@ -261,7 +247,7 @@ class MemoryStore:
             raise TooLarge(f"{self._at(bucket, key)}: {size} bytes are more than the store takes")
         self._upload_count += 1
         upload_id = f"{self.name}-upload-{self._upload_count}"
-        self._uploads[upload_id] = _Upload(bucket, key, attributes, self._now())
+        self._uploads[upload_id] = MemoryUpload(bucket, key, attributes, self._now())
         return upload_id
 
     async def upload_part(
@@ -345,7 +331,7 @@ class MemoryStore:
     def _sums(self, data: bytes) -> dict[str, str]:
         return {"crc64nvme": crc64(data)} if self._with_checksums else {}
 
-    def _contents(self, bucket: str) -> _Contents:
+    def _contents(self, bucket: str) -> Contents:
         contents = self._buckets.get(bucket)
         if contents is None:
             raise NoSuchBucket(f"{self.name}: bucket {bucket!r} does not exist")
@@ -363,7 +349,7 @@ class MemoryStore:
                 f"{self._at(bucket, key)} changed (etag {etag} -> {found.etag}); plan it again"
             )
 
-    def _upload(self, bucket: str, key: bytes, upload_id: str) -> _Upload:
+    def _upload(self, bucket: str, key: bytes, upload_id: str) -> MemoryUpload:
         upload = self._uploads.get(upload_id)
         if upload is None or (upload.bucket, upload.key) != (bucket, key):
             raise NoSuchUpload(f"{self._at(bucket, key)}: no upload {upload_id!r}; begin again")
@@ -381,7 +367,7 @@ class MemoryStore:
             self._sums(data),
         )
 
-    def _pieces(self, upload: _Upload, parts: Sequence[Part]) -> tuple[bytes, ...]:
+    def _pieces(self, upload: MemoryUpload, parts: Sequence[Part]) -> tuple[bytes, ...]:
         where = self._at(upload.bucket, upload.key)
         numbers = [part.number for part in parts]
         if not numbers or numbers != sorted(set(numbers)):

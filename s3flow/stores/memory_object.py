@@ -12,7 +12,7 @@ from itertools import accumulate
 from awscrt import checksums
 
 from s3flow.errors import BadAnswer, Truncated
-from s3flow.model import Listed, ObjectInfo
+from s3flow.model import Attributes, Listed, ObjectInfo, Part
 from s3flow.ports import Body
 
 _POISON = 0xDB
@@ -32,6 +32,25 @@ class MemoryObject:
     encryption: str = ""
     layout: tuple[int, ...] = ()
     restored: bool = False
+
+
+@dataclass(slots=True)
+class MemoryUpload:
+    """An upload that is not completed."""
+
+    bucket: str
+    key: bytes
+    attributes: Attributes
+    initiated: int
+    parts: dict[int, tuple[bytes, Part]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What is in a bucket."""
+
+    objects: dict[bytes, MemoryObject] = field(default_factory=dict)
+    keys: list[bytes] = field(default_factory=list)  # ascending
 
 
 class MemoryBody:
