@@ -37,7 +37,10 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What to say. *length* replaces the Content-Length, None leaves it out; *cut*: then hang up."""
+    """What to say; a *status* of 0 says nothing and hangs up.
+
+    *length* replaces the Content-Length, None leaves it out; *cut* hangs up afterwards.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -74,7 +77,7 @@ class Scripted:
         self.heads = 0  # request heads that arrived, whether their bodies did or not
         self.port = 0
         self._stores: list[S3Store] = []
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     def settings(self, **changes: object) -> S3Settings:
         """Give settings for this server with static keys."""
@@ -95,17 +98,19 @@ class Scripted:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection's requests."""
-        self._writers.add(writer)
+        self._serving[writer] = asyncio.current_task()
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 request = await self._read(reader)
                 self.requests.append(request)
                 answer = self.script(request)
+                if not answer.status:
+                    break
                 writer.write(answer.encode(request.method))
                 await writer.drain()
                 if answer.cut or answer.length is None:
                     break
-        self._writers.discard(writer)
+        del self._serving[writer]
         writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> Request:
@@ -117,7 +122,7 @@ class Scripted:
         for line in lines:
             name, _, value = line.partition(":")
             assert name.lower() not in headers, f"{name} was sent twice"
-            headers[name.lower()] = value.strip()
+            headers[name.lower()] = value.strip(" ")
         size = int(headers.get("content-length", "0"))
         return Request(method, target, headers, await reader.readexactly(size))
 
@@ -125,8 +130,10 @@ class Scripted:
         """Close the stores, then the connections that are left."""
         for store in self._stores:
             await store.close()
-        for writer in self._writers:
+        serving = dict(self._serving)
+        for writer in serving:
             writer.close()
+        await asyncio.gather(*(task for task in serving.values() if task is not None))
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from s3flow.errors import ConnectionLost, CredentialsMissing
 from s3flow.stores.s3.credentials import RECHECK_SECONDS, Frozen, Keyring
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.wire import Credentials
+from s3flow.wire.sigv4 import Credentials
 
 
 class Keys:

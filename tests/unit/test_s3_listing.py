@@ -13,7 +13,7 @@ from s3flow.errors import BadAnswer, NoSuchBucket
 from s3flow.model import Listed, ObjectInfo
 from s3flow.stores.s3.listing import Listings, just_below
 from s3flow.stores.s3.rest import Rest
-from s3flow.wire import ListResult
+from s3flow.wire.xml import ListResult
 
 KEYS = st.text(min_size=1, max_size=20).map(lambda text: text.encode("utf-8", "ignore")).filter(len)
 

@@ -56,7 +56,7 @@ class Client:
                 params["ExpectedBucketOwner"] = self._settings.expected_bucket_owner
         if key is not None:
             params["Key"] = self.text(bucket, key)
-        held = self._keyring.ready()
+        held = self._keyring.ready() or await self._keyring.get()
         try:
             return await self._call_once(verb, bucket, key, params)
         except errors.ExpiredCredentials:
@@ -150,7 +150,9 @@ class Client:
             )
         )
         for verb in ("CompleteMultipartUpload", "ListParts"):
-            client.meta.events.register_first(f"before-parse.s3.{verb}", _make_readable)
+            # The asterisk makes it run before botocore's own for s3, which take the unreadable for
+            # an error of the server.
+            client.meta.events.register_first(f"before-parse.*.{verb}", _make_readable)
         return client
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from s3flow.errors import ConnectionLost, CredentialsMissing, S3flowError
 from s3flow.ports import Clock
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.wire import Credentials
+from s3flow.wire.sigv4 import Credentials
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 from s3flow.model import Attributes, ObjectInfo
-from s3flow.wire import quote_value
+from s3flow.wire.sigv4 import quote_value
 
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - a header's name
 CARRIED = frozenset(

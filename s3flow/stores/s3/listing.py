@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from s3flow.errors import BadAnswer
 from s3flow.model import Listed, ObjectInfo, Page
 from s3flow.stores.s3.rest import Call, Rest
-from s3flow.wire import ListResult, parse_list, quote_value
+from s3flow.wire.sigv4 import quote_value
+from s3flow.wire.xml import ListResult, parse_list
 
 PAGE_SIZE = 1000
 PAGE_LIMIT = 16 * 1024 * 1024  # bytes; 1,000 keys of 1,024 bytes, each %XX-encoded, fit

@@ -14,17 +14,9 @@ from s3flow.stores.s3.address import AddressBook, checked_region, region_of_endp
 from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.settings import S3Settings
 from s3flow.stores.s3.translate import EXPIRED, Failure, translate
-from s3flow.wire import (
-    Credentials,
-    Origin,
-    Pool,
-    Response,
-    Signer,
-    Timeouts,
-    parse_error,
-    proxy_for,
-    quote_key,
-)
+from s3flow.wire import Origin, Pool, Response, Timeouts, proxy_for
+from s3flow.wire.sigv4 import Credentials, Signer, quote_key
+from s3flow.wire.xml import parse_error
 
 ERROR_LIMIT = MIB
 _MISPLACED = frozenset(

@@ -30,7 +30,8 @@ from s3flow.stores.s3.listing import Listings
 from s3flow.stores.s3.rare import Rare
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.wire import Response, quote_value
+from s3flow.wire import Response
+from s3flow.wire.sigv4 import quote_value
 
 MAX_KEY = 1024  # bytes
 
