@@ -104,8 +104,10 @@ def parse_error(body: bytes) -> S3Error | None:
 
 
 def _parse(body: bytes) -> Element:
-    # Entities need a document type, which S3 never sends. With the encoding fixed to UTF-8 the
-    # declaration cannot hide in another one from this search of the bytes.
+    # Entities need a document type, which S3 never sends. It could hide from a search of bytes in
+    # UTF-16, which expat recognises by its mark whatever encoding it is told; hence the NUL.
+    if b"\0" in body:
+        raise BadAnswer("an XML answer holds NUL bytes, so it is not UTF-8")
     if b"<!DOCTYPE" in body:
         raise BadAnswer("an XML answer declares a document type, which S3 never does")
     parser = XMLParser(encoding="utf-8")  # noqa: S314 - entities are impossible here, see above
