@@ -232,7 +232,9 @@ def main() -> int:
             wrong = [str(error)]
     for text in wrong:
         console.print(text, style="red", markup=False, highlight=False)
-    verdict = f"{len(wrong)} thing(s) went wrong" if wrong else "every object and every byte is there"
+    verdict = (
+        f"{len(wrong)} thing(s) went wrong" if wrong else "every object and every byte is there"
+    )
     console.print(f"\n[bold]{verdict}[/bold], {time.monotonic() - began:.0f} s", highlight=False)
     return 1 if wrong else 0
 
