@@ -164,7 +164,9 @@ def _store(endpoint: S3Endpoint | LocalEndpoint) -> str:
         return f"file:{os.path.realpath(endpoint.root)}/"
     host = urlsplit(endpoint.url).hostname or ""
     if not endpoint.url or is_aws(host):
-        return "aws"
+        # Bucket names are unique within a partition: China and GovCloud have their own.
+        where = f"{host}.{endpoint.region}"
+        return "aws-cn" if ".cn-" in where else "aws-us-gov" if ".us-gov-" in where else "aws"
     # Elsewhere the same bucket name may mean another bucket to another account.
     return f"{endpoint.url.lower()} {endpoint.access_key_id} {endpoint.profile} {endpoint.role_arn}"
 

@@ -202,8 +202,10 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
     notes = {
         Outcome.PENDING: f"{size(one.rates.bytes_per_s)}/s, ETA {_eta(one)}",
         Outcome.VERIFIED: _counted(one.proofs),
-        Outcome.FAILED: _counted(one.reasons),
-        Outcome.SKIPPED: "" if one.objects.failed else _counted(one.reasons),
+        Outcome.FAILED: _counted(one.failures),
+        Outcome.SKIPPED: _counted(
+            {name: number - one.failures.get(name, 0) for name, number in one.reasons.items()}
+        ),
     }
     for outcome, style in _STYLES.items():
         number = getattr(one.objects, outcome)
@@ -230,4 +232,4 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items()))
+    return ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items()) if number)

@@ -54,7 +54,8 @@ class Rates:
 class FlowSnapshot:
     """One flow at one moment, for people, `/api/status` and metrics.
 
-    *backlog* says for each pending state how many objects and bytes wait in it.
+    *reasons* counts skipped and failed objects, *failures* the failed ones among them. *backlog*
+    says for each pending state how many objects and bytes wait in it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class FlowSnapshot:
     methods: Mapping[str, int] = field(default_factory=dict)
     proofs: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     backlog: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -86,6 +88,7 @@ def snapshot(
     methods: dict[str, int] = {}
     proofs: dict[str, int] = {}
     reasons: dict[str, int] = {}
+    failures: dict[str, int] = {}
     backlog: dict[str, tuple[int, int]] = {}
     for total in totals:
         outcome = OUTCOMES[total.state]
@@ -97,6 +100,8 @@ def snapshot(
             continue
         if outcome in (Outcome.SKIPPED, Outcome.FAILED):
             _add(reasons, total.reason, total.objects)
+            if outcome is Outcome.FAILED:
+                _add(failures, total.reason, total.objects)
             continue
         _add(methods, total.method, total.objects)
         _add(proofs, total.proof, total.objects)
@@ -111,6 +116,7 @@ def snapshot(
         methods=methods,
         proofs=proofs,
         reasons=reasons,
+        failures=failures,
         dropped=dict(dropped),
         backlog=backlog,
     )

@@ -415,13 +415,16 @@ def test_flow_refusals(folder: Folder, text: str, part: str) -> None:
         ("src:b/in/", "src:{bucket}/out/", "", False),
         ("src:b", "aws2:b/x/", "", True),  # bucket names are global on AWS
         ("src:b", "dst:b", "", False),
+        ("src:b", "china:b", "", False),
+        ("china:b", "china:b/x/", "", True),
     ],
 )
 def test_flows_that_would_copy_their_own_copies(
     folder: Folder, source: str, target: str, lines: str, loops: bool
 ) -> None:
     aws2 = '[endpoints.aws2]\ntype = "s3"\nurl = "https://s3.eu-west-1.amazonaws.com"\n'
-    text = (SRC, DST, aws2, flow(source, target, lines))
+    china = '[endpoints.china]\ntype = "s3"\nregion = "cn-north-1"\n'
+    text = (SRC, DST, aws2, china, flow(source, target, lines))
     if loops:
         [problem] = folder.problems(*text)
         assert "the flow would copy its own copies" in problem

@@ -143,7 +143,10 @@ def test_status_lines_add_up() -> None:
     assert max(len(line) for line in lines) <= 80
     counted = [int(line.split("  ")[0].replace(",", "")) for line in columns(lines[1:6])]
     assert sum(counted[:-1]) == counted[-1] == 1834
-    assert "access_denied 4" in text
+    [failed] = [line for line in lines if "failed" in line]
+    [skipped] = [line for line in lines if "skipped" in line]
+    assert failed.rstrip().endswith("4.0 KiB  access_denied 4")
+    assert skipped.rstrip().endswith("30 B  too_small 30")
     assert "etag 1,200" in text
     assert "listed 2023-11-14 22:13:20Z" in text
     assert text.count("docs") == text.count("other") == 1
