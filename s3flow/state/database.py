@@ -11,6 +11,7 @@ A hop runs to its end whatever becomes of the caller: cancelling an await splits
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -59,15 +60,16 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._thread = _Thread(self._connect, iter_chunk_size=1)
+        self._failure: Exception | None = None
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool) -> Database:
         """Open the absolute *path*; unless *read_only*, create it or bring it up to date."""
         database = cls(path, read_only=read_only)
-        try:
-            await database._thread
-        except sqlite3.Error as error:
-            raise database.explain(error) from error
+        await database._thread
+        if database._failure is not None:
+            await database._thread.close()
+            raise database._failure
         return database
 
     async def read(self, work: Work[T]) -> T:
@@ -84,7 +86,9 @@ class Database:
         """Close the connection; the last one to go folds the WAL into the file."""
         try:
             if not self.read_only:
-                await self.write(_mark_clean)
+                # Without the mark, on a full disk say, the next start looks for damage: no harm.
+                with contextlib.suppress(StateError):
+                    await self.write(_mark_clean)
         finally:
             await self._thread.close()
 
@@ -121,25 +125,32 @@ class Database:
         return result
 
     def _connect(self) -> sqlite3.Connection:
-        if not self.read_only:
-            # SQLite creates the -wal and -shm files with the mode of this one.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        mode = "ro" if self.read_only else "rw"
-        self._db = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            timeout=_BUSY_SECONDS,
-        )
+        # aiosqlite leaves its thread to itself when this raises: better to fail a moment later.
         try:
+            self._db = self._open_file()
+        except (sqlite3.Error, StateError) as error:
+            failure = self.explain(error) if isinstance(error, sqlite3.Error) else error
+            failure.__cause__ = error if failure is not error else None
+            self._failure = failure
+            self._db = sqlite3.connect(":memory:")
+        return self._db
+
+    def _open_file(self) -> sqlite3.Connection:
+        if not self.read_only:
+            _create(self.path)
+        mode = "ro" if self.read_only else "rw"
+        uri = f"{self.path.as_uri()}?mode={mode}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+        try:
+            self._db = db
             if self.read_only:
                 self._read_version()
             else:
                 self._prepare()
         except BaseException:
-            self._db.close()
+            db.close()
             raise
-        return self._db
+        return db
 
     def _prepare(self) -> None:
         version = self._read_version()
@@ -196,7 +207,8 @@ class Database:
         if clean == ("0",) and self.path.stat().st_size <= CHECKED_AFTER_CRASH:
             (answer,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
             if answer != "ok":
-                raise StateError(f"state {self.path} is damaged ({answer}): {_START_OVER}")
+                finding = str(answer).splitlines()[-1]
+                raise StateError(f"state {self.path} is damaged ({finding}): {_START_OVER}")
         self._db.execute(sql.SET_META, ("clean", "0"))
 
 
@@ -209,6 +221,17 @@ def split(script: str) -> list[str]:
             statements.append(text)
             text = ""
     return statements
+
+
+def _create(path: Path) -> None:
+    # SQLite gives its -wal and -shm files the mode of this one.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StateError(
+            f"cannot open state {path}: {error.strerror}; it must be a file that the user who runs"
+            " s3flow may write"
+        ) from error
 
 
 def _mark_clean(db: sqlite3.Connection) -> None:

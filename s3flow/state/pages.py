@@ -63,6 +63,7 @@ class PageMerge:
         """Add rows; give those that are there already, with their id, if their version differs."""
         if not items:
             return []
+        known: list[tuple[int, Discovered]] = []
         self._db.execute("SAVEPOINT page")
         try:
             self._add(items)
@@ -72,12 +73,10 @@ class PageMerge:
             if len(unknown) == len(items):
                 raise  # not a key that is there already: the same key twice in one page
             self._add(unknown)
-            return known
-        else:
-            self._count(items)
-            return []
-        finally:
-            self._db.execute("RELEASE page")
+            items = unknown
+        self._db.execute("RELEASE page")
+        self._count(items)
+        return known
 
     def _add(self, items: Sequence[Discovered]) -> None:
         codes, flow_id, bucket, now = sql.CODES, self._flow_id, self.bucket_id, self._now
@@ -125,7 +124,6 @@ class PageMerge:
                 unknown.append(item)
             elif row[1:] != (item.entry.size, item.entry.etag):
                 known.append((row[0], item))
-        self._count(unknown)
         return known, unknown
 
     def supersede(self, changed: Sequence[tuple[int, Discovered]]) -> None:

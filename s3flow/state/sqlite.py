@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,17 @@ async def open_sqlite(
 
     Raises `StateLocked` when another process has it, `StateError` when it cannot be used.
     """
+    opening = asyncio.create_task(_open(path, clock, read_only))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # It goes on by itself, and would hold the lock for nobody.
+        with contextlib.suppress(StateError):
+            await (await opening).close()
+        raise
+
+
+async def _open(path: Path, clock: Clock, read_only: bool) -> SqliteState:
     path = await asyncio.to_thread(_check_place, path, read_only)
     lock = None if read_only else StateLock(path)
     try:

@@ -1,0 +1,457 @@
+"""What only the SQLite state promises: its file, its errors, its plans, its upgrades."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from s3flow.errors import StateError, StateLocked
+from s3flow.model import (
+    OUTCOMES,
+    Change,
+    Discovered,
+    Flow,
+    Listed,
+    PageChanges,
+    Place,
+    Sample,
+    Scan,
+    State,
+)
+from s3flow.state import SqliteState, open_sqlite, sql
+from s3flow.state.database import APPLICATION_ID, split
+
+FLOW = Flow("documents", Place("src", "bucket", b""), Place("dst", "other", b""))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+async def state(path: Path) -> AsyncIterator[SqliteState]:
+    opened = await open_sqlite(path)
+    await opened.open_flow(FLOW)
+    yield opened
+    await opened.close()
+
+
+def page(keys: list[bytes], *, done: bool = False) -> PageChanges:
+    new = [Discovered(Listed(key, 10, "e", 0, "STANDARD")) for key in keys]
+    return PageChanges("bucket", keys[-1], done, len(keys), 10 * len(keys), new)
+
+
+async def fill(state: SqliteState, count: int, start: int = 0) -> Scan:
+    scan, _ = await state.begin_scan("documents")
+    await state.apply_page(scan, page([b"%08d" % n for n in range(start, start + count)]))
+    return scan
+
+
+async def query(state: SqliteState, statement: str, *values: object) -> list[tuple[object, ...]]:
+    return await state._database.read(lambda db: db.execute(statement, values).fetchall())
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+async def test_the_files_are_for_their_owner_only(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        state = await open_sqlite(path)
+        try:
+            await state.open_flow(FLOW)
+            found = {item.name: stat.S_IMODE(item.stat().st_mode) for item in path.parent.iterdir()}
+        finally:
+            await state.close()
+    finally:
+        os.umask(before)
+    assert found == {
+        "state.db": 0o600,
+        "state.db-wal": 0o600,
+        "state.db-shm": 0o600,
+        "state.db.lock": 0o600,
+    }
+
+
+async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"nowhere is no folder; create it"):
+        await open_sqlite(tmp_path / "nowhere" / "state.db")
+
+
+async def test_commits_are_synced_and_the_journal_is_a_wal(state: SqliteState) -> None:
+    assert await query(state, "PRAGMA synchronous") == [(2,)]
+    assert await query(state, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_two_names_of_one_file_are_one_state(path: Path, state: SqliteState) -> None:
+    other = path.with_name("other.db")
+    other.symlink_to(path)
+    with pytest.raises(StateLocked, match=rf"pid {os.getpid()} on .*state\.db\.lock"):
+        await open_sqlite(other)
+
+
+async def test_the_lock_ends_with_close_and_with_a_failed_open(path: Path) -> None:
+    path.write_bytes(b"this is not a database, whatever its name says" * 100)
+    for _ in range(2):
+        with pytest.raises(StateError, match="no database or is damaged: delete it") as told:
+            await open_sqlite(path)
+        assert not isinstance(told.value, StateLocked)
+    path.unlink()
+    for _ in range(2):
+        await (await open_sqlite(path)).close()
+
+
+async def test_a_cancelled_open_leaves_the_state_free(path: Path) -> None:
+    for steps in range(12):
+        task = asyncio.create_task(open_sqlite(path))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await task.result().close()
+        await (await open_sqlite(path)).close()
+
+
+async def test_a_full_disk_does_not_keep_the_state_from_closing(path: Path) -> None:
+    state = await open_sqlite(path)
+    await state.open_flow(FLOW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        await state.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = await open_sqlite(path)
+    try:
+        scan, _ = await again.begin_scan("documents")
+        assert scan.adopting
+    finally:
+        await again.close()
+
+
+async def test_damage_found_after_a_crash_is_told_with_the_remedy(path: Path) -> None:
+    state = await open_sqlite(path)
+    await state.open_flow(FLOW)
+    await fill(state, 2000)
+    await state.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE meta SET value = '0' WHERE name = 'clean'")
+    (root,) = db.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'objects_failed'"
+    ).fetchone()
+    (table,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'objects'").fetchone()
+    db.commit()
+    db.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\x05" + b"\xff" * 63)
+        file.seek((table - 1) * 4096 + 12)
+        file.write(b"\xfe" * 500)
+    with pytest.raises(StateError, match=r"damaged.*adopted, not copied again"):
+        await open_sqlite(path)
+
+
+async def test_another_programs_database_is_left_alone(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE files (name TEXT)")
+    db.close()
+    before = path.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(StateError, match="another program's database"):
+            await open_sqlite(path, read_only=read_only)
+    assert path.read_bytes() == before
+
+
+async def test_a_newer_schema_is_refused_and_not_touched(path: Path) -> None:
+    await (await open_sqlite(path)).close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE meta SET value = '999' WHERE name = 'version'")
+    db.commit()
+    db.close()
+    for read_only in (False, True):
+        with pytest.raises(StateError, match=r"newer s3flow \(schema 999"):
+            await open_sqlite(path, read_only=read_only)
+
+
+async def test_an_upgrade_that_fails_half_way_leaves_the_old_schema(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = await open_sqlite(path)
+    await state.open_flow(FLOW)
+    await fill(state, 3)
+    await state.close()
+    scripts = sql.migrations("sqlite")
+    broken = [*scripts, "CREATE TABLE extra (a);\nCREATE TABLE extra (a);\n"]
+    monkeypatch.setattr(sql, "migrations", lambda dialect: broken)
+    with pytest.raises(StateError, match="already exists"):
+        await open_sqlite(path)
+    with pytest.raises(StateError, match="older schema"):
+        await open_sqlite(path, read_only=True)
+    monkeypatch.setattr(
+        sql, "migrations", lambda dialect: [*scripts, "CREATE TABLE extra (a);\n-- done\n"]
+    )
+    upgraded = await open_sqlite(path)
+    try:
+        assert await query(upgraded, "SELECT count(*) FROM extra") == [(0,)]
+        assert await query(upgraded, "SELECT value FROM meta WHERE name = 'version'") == [
+            (str(len(scripts) + 1),)
+        ]
+        assert len(await upgraded.claim("documents", 9)) == 3
+    finally:
+        await upgraded.close()
+
+
+def test_a_script_is_split_at_statements_and_not_at_every_semicolon() -> None:
+    script = "-- a; b\nCREATE TABLE t (a TEXT DEFAULT ';');\nINSERT INTO t\nVALUES ('x;');\n"
+    assert [part.strip().splitlines()[-1] for part in split(script)] == [
+        "CREATE TABLE t (a TEXT DEFAULT ';');",
+        "VALUES ('x;');",
+    ]
+
+
+# --- trouble ---------------------------------------------------------------------------------
+
+
+async def test_a_full_database_loses_nothing_and_works_again_with_room(
+    state: SqliteState,
+) -> None:
+    scan = await fill(state, 500)
+    claimed = await state.claim("documents", 500)
+    before = await state.totals("documents")
+    ((pages,),) = await query(state, "PRAGMA page_count")
+    await query(state, f"PRAGMA max_page_count = {pages}")
+    saved = [Change(it, State.FAILED, "refused", "m" * 900) for it in claimed]
+    following = page([b"9%07d" % n for n in range(1000)])
+    for _ in range(2):
+        with pytest.raises(StateError, match="full; make room on its disk"):
+            await state.save(saved)
+        with pytest.raises(StateError, match="full; make room on its disk"):
+            await state.apply_page(scan, following)
+    assert await state.totals("documents") == before
+    assert await state.cursor(scan, "bucket") == (b"%08d" % 499, False)
+    assert await state.claim("documents", 1) == []  # their workers still have them
+
+    await query(state, f"PRAGMA max_page_count = {pages + 10_000}")
+    await state.apply_page(scan, following)
+    await state.save(saved)
+    totals = {line.state: line.objects for line in await state.totals("documents")}
+    assert totals == {State.DISCOVERED: 1000, State.FAILED: 500}
+
+
+async def test_a_failed_write_to_disk_is_rolled_back(state: SqliteState, path: Path) -> None:
+    await fill(state, 500)
+    claimed = await state.claim("documents", 500)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = path.with_name("state.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(StateError, match="nothing was half written"):
+            await state.save([Change(it, State.FAILED, message="m" * 900) for it in claimed])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [line.state for line in await state.totals("documents")] == [State.DISCOVERED]
+    await state.save([Change(it, State.VERIFIED) for it in claimed])
+    assert [line.state for line in await state.totals("documents")] == [State.VERIFIED]
+    assert await query(state, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_messages_are_kept_short(state: SqliteState) -> None:
+    await fill(state, 1)
+    (transfer,) = await state.claim("documents", 1)
+    await state.save([Change(transfer, State.FAILED, "refused", "m" * 100_000)])
+    ((_, _, _, message),) = await state.failures("documents", 1)
+    assert message == "m" * 1000
+
+
+async def test_ids_are_not_used_again_by_the_process_that_forgot_them(state: SqliteState) -> None:
+    await fill(state, 10)
+    highest = max(it.id for it in await state.claim("documents", 10))
+    await state.forget("documents")
+    await state.open_flow(FLOW)
+    await fill(state, 10)
+    assert min(it.id for it in await state.claim("documents", 10)) > highest
+
+
+async def test_forgetting_is_finished_by_the_next_process(path: Path) -> None:
+    state = await open_sqlite(path)
+    await state.open_flow(FLOW)
+    await fill(state, 10)
+    await query(state, "UPDATE flows SET name = NULL")
+    await state.close()
+    again = await open_sqlite(path)
+    try:
+        assert await query(again, "SELECT count(*) FROM objects") == [(0,)]
+        assert await query(again, "SELECT count(*) FROM flows") == [(0,)]
+    finally:
+        await again.close()
+
+
+async def test_uploads_that_nobody_continues_can_be_found_until_they_are_removed(
+    state: SqliteState,
+) -> None:
+    scan = await fill(state, 4)
+    changed, skipped, late, vanished = await state.claim("documents", 4)
+    for transfer in (changed, skipped, vanished):
+        await state.remember_upload(transfer, f"up-{transfer.key.decode()[-1]}", 5)
+    await state.release([vanished])
+    newer = Listed(b"x", 1, "e2", 0, "STANDARD")
+    following = PageChanges("bucket", b"9", False, 0, 0)
+    following.changed = [
+        (changed.id, Discovered(newer)),
+        (skipped.id, Discovered(newer, State.SKIPPED, "exclude")),
+        (late.id, Discovered(newer)),
+    ]
+    following.vanished = [vanished.id]
+    await state.apply_page(scan, following)
+    await state.remember_upload(late, "up-late", 5)
+
+    assert await state.uploads("documents") == set()
+    # The changed one is not among them: its row tells the next worker to clear the key.
+    assert await state.abandoned_uploads("documents") == [
+        ("bucket", skipped.key, "up-1"),
+        ("bucket", vanished.key, "up-3"),
+        ("bucket", late.key, "up-late"),
+    ]
+    await state.uploads_removed("documents", ["up-1", "up-late", "unknown"])
+    assert await state.abandoned_uploads("documents") == [("bucket", vanished.key, "up-3")]
+
+
+# --- beside a running daemon -----------------------------------------------------------------
+
+
+async def test_readers_work_beside_the_daemon_and_write_nothing(
+    state: SqliteState, path: Path
+) -> None:
+    await fill(state, 3)
+    await state.sample("documents", Sample(1.0, 1, 1))
+    reader = await open_sqlite(path, read_only=True)
+    try:
+        assert await reader.totals("documents") == await state.totals("documents")
+        await fill(state, 3, start=10)
+        assert [line.objects for line in await reader.totals("documents")] == [6]
+        assert await reader.samples("documents") == [Sample(1.0, 1, 1)]
+        assert (await reader.last_scan("documents")).unfinished
+        with pytest.raises(StateError, match="reading only"):
+            await reader.retry("documents", None)
+        with pytest.raises(StateError, match="reading only"):
+            await reader.claim("documents", 1)
+    finally:
+        await reader.close()
+    assert path.with_name("state.db-wal").stat().st_size > 0  # the reader checkpointed nothing
+    assert len(await state.claim("documents", 10)) == 6
+
+
+async def test_a_reader_works_when_no_daemon_runs_and_creates_no_state(path: Path) -> None:
+    with pytest.raises(StateError, match="there is no state at"):
+        await open_sqlite(path, read_only=True)
+    assert list(path.parent.iterdir()) == []
+    state = await open_sqlite(path)
+    await state.open_flow(FLOW)
+    await fill(state, 2)
+    await state.close()
+    reader = await open_sqlite(path, read_only=True)
+    try:
+        assert [line.objects for line in await reader.totals("documents")] == [2]
+    finally:
+        await reader.close()
+
+
+async def test_the_views_show_names_and_readable_keys(state: SqliteState) -> None:
+    scan, _ = await state.begin_scan("documents")
+    keys = [b"\xff\x00", "caf\u00e9".encode(), b"plain"]
+    await state.apply_page(scan, page(sorted(keys)))
+    claimed = {it.key: it for it in await state.claim("documents", 3)}
+    await state.save([Change(claimed[b"plain"], State.FAILED, "refused", "no")])
+    shown = await query(state, "SELECT bucket, key, state, size, etag FROM files ORDER BY key")
+    assert shown == [
+        ("bucket", "caf\u00e9", "discovered", 10, "e"),
+        ("bucket", "hex:FF00", "discovered", 10, "e"),
+        ("bucket", "plain", "failed", 10, "e"),
+    ]
+    assert await query(state, "SELECT * FROM outcomes ORDER BY outcome") == [
+        ("documents", "failed", "refused", 1, 10),
+        ("documents", "pending", "", 2, 20),
+    ]
+
+
+async def test_the_codes_in_the_schema_are_those_of_the_program(state: SqliteState) -> None:
+    stored = await query(state, "SELECT name, code, outcome FROM states")
+    assert {(name, code) for name, code, _ in stored} == {
+        (str(it), code) for it, code in sql.CODES.items()
+    }
+    assert {(name, outcome) for name, _, outcome in stored} == {
+        (str(it), str(outcome)) for it, outcome in OUTCOMES.items()
+    }
+    assert set(sql.CODES) == set(State)
+    assert await query(state, "PRAGMA application_id") == [(APPLICATION_ID,)]
+
+
+# --- plans -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        ("CLAIM_INTERRUPTED", "objects_interrupted"),
+        ("CLAIM_WAITING", "objects_waiting"),
+        ("CLAIM_FRESH", "objects_fresh"),
+        ("UPLOADS", "objects_interrupted"),
+        ("WAITING", "objects_waiting"),
+        ("FAILURES", "objects_failed"),
+        ("FAILED_IDS", "objects_failed"),
+        ("ROWS", "sqlite_autoindex_objects_1"),
+        ("ROWS_TO_THE_END", "sqlite_autoindex_objects_1"),
+        ("DROP_OBJECTS", "sqlite_autoindex_objects_1"),
+    ],
+)
+async def test_lookups_go_by_their_index_and_sort_nothing(
+    state: SqliteState, statement: str, index: str
+) -> None:
+    text = getattr(sql, statement)
+    plan = await query(state, f"EXPLAIN QUERY PLAN {text}", *[1] * text.count("?"))
+    steps = [str(step[3]) for step in plan]
+    assert any(f"INDEX {index} (flow_id=?" in step for step in steps), steps
+    assert not any(step.startswith("SCAN") or "TEMP B-TREE" in step for step in steps), steps
+
+
+async def test_a_claim_after_a_restart_looks_at_pending_rows_only(path: Path) -> None:
+    """200,000 rows are done and 10 are not: the virtual machine's steps say what was looked at."""
+    state = await open_sqlite(path)
+    await state.open_flow(FLOW)
+    scan, _ = await state.begin_scan("documents")
+    for start in range(0, 200_000, 20_000):
+        done = page([b"%08d" % n for n in range(start, start + 20_000)])
+        for item in done.new:
+            item.state = State.VERIFIED
+        await state.apply_page(scan, done)
+    await fill(state, 10, start=200_000)
+    await state.close()
+
+    again = await open_sqlite(path)
+    try:
+        ticks = 0
+
+        def tick() -> int:
+            nonlocal ticks
+            ticks += 1
+            return 0
+
+        await again._database.read(lambda db: db.set_progress_handler(tick, 100))
+        assert len(await again.claim("documents", 1000)) == 10
+        assert await again.next_retry("documents") is None
+        assert await again.uploads("documents") == set()
+        assert ticks * 100 < 5000
+        totals = {line.state: line.objects for line in await again.totals("documents")}
+        assert totals == {State.VERIFIED: 200_000, State.DISCOVERED: 10}
+        assert ticks * 100 < 5000
+    finally:
+        await again.close()
