@@ -50,10 +50,6 @@ def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True)
         elif name.startswith(_CHECKSUM):
             has_checksums = is_whole
     get = headers.get
-    if get("x-amz-server-side-encryption-customer-algorithm"):
-        encryption = "customer"
-    else:
-        encryption = get("x-amz-server-side-encryption", "")
     return ObjectInfo(
         size,
         unquote_etag(get("etag", "")),
@@ -63,10 +59,17 @@ def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True)
         carried,
         full_checksums(headers) if has_checksums else {},
         _number(get("x-amz-tagging-count")) or 0,
-        encryption,
+        encryption_of(headers),
         _number(get("x-amz-mp-parts-count")),
         _number(get("x-amz-missing-meta")) or 0,
     )
+
+
+def encryption_of(headers: Mapping[str, str]) -> str:
+    """Say how the store encrypts: see `ObjectInfo.encryption`."""
+    if headers.get("x-amz-server-side-encryption-customer-algorithm"):
+        return "customer"
+    return headers.get("x-amz-server-side-encryption", "")
 
 
 def full_checksums(headers: Mapping[str, str]) -> dict[str, str]:

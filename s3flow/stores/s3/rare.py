@@ -84,7 +84,8 @@ class Rare:
             raise errors.ServerError(
                 f"CompleteMultipartUpload {self._where(bucket, key)}: the answer has no ETag"
             )
-        return Stored(size, etag, _checksums(answer), answer.get("VersionId"))
+        encryption = answer.get("ServerSideEncryption", "")
+        return Stored(size, etag, _checksums(answer), answer.get("VersionId"), encryption)
 
     async def abort(self, bucket: str, key: bytes, upload_id: str) -> None:
         """Abort until the upload is gone: a part in flight may land after an abort (B-17)."""

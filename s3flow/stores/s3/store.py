@@ -6,6 +6,7 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from s3flow import errors
 from s3flow.model import (
@@ -25,7 +26,13 @@ from s3flow.stores.s3.answers import check_opened, upload_id_of
 from s3flow.stores.s3.body import S3Body, gather
 from s3flow.stores.s3.client import Client
 from s3flow.stores.s3.credentials import Keyring
-from s3flow.stores.s3.headers import full_checksums, object_info, unquote_etag, write_headers
+from s3flow.stores.s3.headers import (
+    encryption_of,
+    full_checksums,
+    object_info,
+    unquote_etag,
+    write_headers,
+)
 from s3flow.stores.s3.listing import Listings
 from s3flow.stores.s3.rare import Rare
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
@@ -173,8 +180,13 @@ class S3Store:
             headers["content-md5"] = b64encode(md5).decode()
         call = Call("PutObject", "PUT", bucket, key, "", headers)
         answer, etag = await self._write(call, body)
+        said = answer.headers
         return Stored(
-            body.size, etag, full_checksums(answer.headers), answer.headers.get("x-amz-version-id")
+            body.size,
+            etag,
+            full_checksums(said),
+            said.get("x-amz-version-id"),
+            encryption_of(said),
         )
 
     async def create_multipart_upload(
@@ -212,7 +224,8 @@ class S3Store:
         query = f"partNumber={number}&uploadId={quote_value(upload_id)}"
         call = Call("UploadPart", "PUT", bucket, key, query, {})
         answer, etag = await self._write(call, body)
-        return Part(number, body.size, etag, answer.headers.get("x-amz-checksum-crc64nvme", ""))
+        checksum = answer.headers.get("x-amz-checksum-crc64nvme", "")
+        return Part(number, body.size, etag, checksum, encryption_of(answer.headers))
 
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that arrived, ascending. Raises `NoSuchUpload`."""
@@ -245,6 +258,11 @@ class S3Store:
     ) -> bytes | None:
         """Say nothing: S3 would have to be read again for this."""
         return None
+
+    async def discard(self, bucket: str, key: bytes, stored: Stored) -> None:
+        """Delete the copy that has *stored*'s ETag; another one at the key stays."""
+        with suppress(errors.SourceChanged):
+            await self.delete_object(bucket, key, etag=stored.etag)
 
     # --- inside --------------------------------------------------------------------------------
 
