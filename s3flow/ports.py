@@ -240,11 +240,23 @@ class StateStore(Protocol):
         ...
 
     async def remember_upload(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
-        """Make the upload id durable before the first part is sent; the claim goes on."""
+        """Make the upload id durable before the first part is sent; the claim goes on.
+
+        The id "" says that an upload is about to be asked for: a transfer that comes back from a
+        crash as TRANSFERRING without an id may have left an upload that nobody knows.
+        """
         ...
 
     async def uploads(self, flow: str) -> set[str]:
         """Give the upload ids that unfinished transfers of the flow will continue."""
+        ...
+
+    async def abandoned_uploads(self, flow: str) -> list[tuple[str, bytes, str]]:
+        """Give (bucket, source key, upload id) of uploads whose version was superseded or is gone."""
+        ...
+
+    async def uploads_removed(self, flow: str, upload_ids: Sequence[str]) -> None:
+        """Forget abandoned uploads: the target does not hold them any more."""
         ...
 
     async def totals(self, flow: str) -> list[Total]: ...

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
+from s3flow.engine.multipart import abort_upload
 from s3flow.engine.recorder import Recorder
 from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.worker import Worker
 from s3flow.errors import S3flowError
-from s3flow.events import BucketFailed
+from s3flow.events import BucketFailed, Warned
 from s3flow.model import Sample
 
 SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
@@ -53,10 +54,23 @@ class RunningFlow:
             self.route.emit(BucketFailed(flow.name, flow.source.bucket, error.reason, str(error)))
         self.scan_failed = not finished and not self.route.stop.is_set()
 
+    async def reap(self) -> None:
+        """Abort uploads that no transfer will continue: their version was superseded or is gone."""
+        route, state = self.route, self.discovery.state
+        for bucket, key, upload_id in await state.abandoned_uploads(route.flow.name):
+            try:
+                await abort_upload(route, bucket, key, upload_id)
+            except S3flowError as error:
+                message = f"the unfinished upload {upload_id} could not be aborted yet: {error}"
+                route.emit(Warned(route.flow.name, message))
+            else:
+                await state.uploads_removed(route.flow.name, [upload_id])
+
     async def _scans(self, *, once: bool) -> None:
         stop, every = self.route.stop, self.route.flow.every
         while not stop.is_set():
             await self.scan()
+            await self.reap()
             if once:
                 break
             pause = SCAN_AGAIN if self.scan_failed else every

@@ -262,6 +262,12 @@ def _combined_crc(upload: _Upload) -> bytes:
 async def abort(route: Route, transfer: Transfer) -> None:
     """Remove the transfer's upload, for good."""
     if transfer.upload_id:
-        bucket, key = route.destination(transfer)
-        await route.target.abort_multipart_upload(bucket, key, transfer.upload_id)
-        route.emit(UploadAborted(route.flow.name, transfer.upload_id))
+        await abort_upload(route, transfer.bucket, transfer.key, transfer.upload_id)
+
+
+async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) -> None:
+    """Remove an upload for the object of a source's *bucket* and *key*."""
+    target_bucket = plan.target_bucket(route.flow, bucket)
+    target_key = plan.target_key(route.flow, bucket, key)
+    await route.target.abort_multipart_upload(target_bucket, target_key, upload_id)
+    route.emit(UploadAborted(route.flow.name, upload_id))
