@@ -135,14 +135,22 @@ class Directories:
             raise self._replaced()
 
     def in_place(self, directory: Directory) -> bool:
-        """Say whether *directory* still is where it was opened."""
-        if not directory.path:
-            return True  # check_root has seen to it
-        try:
-            status = os.stat(directory.path, dir_fd=self.root.fd)
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == (directory.device, directory.inode)
+        """Say whether *directory* still is where it was opened, with no link on the way."""
+        status = None
+        below = b""
+        for component in directory.path.split(b"/") if directory.path else ():
+            below = below + b"/" + component if below else component
+            try:
+                status = os.stat(below, dir_fd=self.root.fd, follow_symlinks=False)
+            except OSError:
+                return False
+            if not stat.S_ISDIR(status.st_mode):
+                return False
+        # Of the root itself check_root has said it.
+        return status is None or (status.st_dev, status.st_ino) == (
+            directory.device,
+            directory.inode,
+        )
 
     def unsynced_above(self, path: bytes) -> dict[bytes, int]:
         """Give the ancestors of *path* in which a directory was made and is not durable, and when."""
@@ -173,8 +181,8 @@ class Directories:
 
     def shown(self, path: bytes, name: bytes = b"") -> str:
         """Spell a path below the root for a message."""
-        below = shown(path + b"/" + name if path else name)
-        return f"{self.root_path}/{below}"
+        below = b"/".join(part for part in (path, name) if part)
+        return f"{self.root_path}/{shown(below)}"
 
     def _walk(self, path: bytes, *, make: bool) -> Directory:
         directory = self.root

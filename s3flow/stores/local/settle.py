@@ -130,6 +130,7 @@ class Settlement:
             if not in_place[directory]:
                 moved = f"{note.at}: its directory was moved away meanwhile; it is tried again"
                 self._errors[index] = Conflict(moved)
+                self._directories.close()  # the next try walks anew
             elif note.temp is not None:
                 self._rename_one(index, note.temp)
 
