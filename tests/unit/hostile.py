@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from s3flow.errors import S3flowError
 from s3flow.model import ObjectInfo
-from s3flow.wire import Origin
+from s3flow.wire import Origin, Pool, Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -230,3 +230,46 @@ class Authority:
             names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+
+class Lane:
+    """One way to run a test: plain or TLS. Makes servers and pools, and checks the pools' ends."""
+
+    def __init__(self, authority: Authority | None) -> None:
+        self._authority = authority
+        self._server = None if authority is None else authority.server()
+        self._client = None if authority is None else authority.client()
+        self._pools: list[tuple[Pool, int]] = []
+
+    def serve(self, script: Script) -> contextlib.AbstractAsyncContextManager[Served]:
+        return serve(script, self._server)
+
+    def pool(
+        self,
+        served: Served,
+        *,
+        limit: int = 8,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
+        proxy: str | None = None,
+    ) -> Pool:
+        pool = Pool(
+            served.origin, ssl_context=self._client, limit=limit, timeouts=timeouts, proxy=proxy
+        )
+        self._pools.append((pool, limit))
+        return pool
+
+    async def close(self) -> None:
+        """Close every pool, and see that each lease was given back exactly once."""
+        for pool, limit in self._pools:
+            assert pool._slots._value == limit
+            await pool.close()
+            assert not pool._open
+            assert not pool._idle
+
+
+@contextlib.asynccontextmanager
+async def open_lane(authority: Authority | None) -> AsyncIterator[Lane]:
+    """Open a lane for one test."""
+    lane = Lane(authority)
+    yield lane
+    await lane.close()
