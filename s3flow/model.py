@@ -334,7 +334,7 @@ class Flow:
     storage_class_map: Mapping[str, str] = field(default_factory=dict)
     rewrite: tuple[tuple[str, str], ...] = ()  # (from prefix, to prefix), first match wins
     exclude_buckets: tuple[str, ...] = ()
-    multipart_threshold: int = 64 * MIB
+    multipart_threshold: int = 256 * MIB
     part_size: int = 32 * MIB
     lanes: int = 8  # parts of one object in flight
     max_attempts: int = 8

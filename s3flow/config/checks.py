@@ -17,7 +17,7 @@ from s3flow.config.settings import (
     is_aws,
     is_loopback,
 )
-from s3flow.model import GIB, MIB, Flow
+from s3flow.model import GIB, MIB, Flow, Mode
 
 
 def combination_problems(settings: Settings) -> list[str]:
@@ -111,6 +111,8 @@ def _flow(settings: Settings, flow: FlowSettings) -> Iterator[str]:
     except ValueError as error:
         yield f"{end}: {getattr(flow, end)!r} {error}"
         return
+    if flow.mode is Mode.MOVE:
+        yield 'mode: "move" is not supported by this version: "copy", and delete once you are sure'
     if flow.exclude_buckets and not is_pattern(spec.source.bucket):
         yield f"exclude_buckets: needs a source with a pattern, not {flow.source!r}"
     for low, high in (("min_size", "max_size"), ("min_age", "max_age")):

@@ -194,7 +194,7 @@ class FlowSettings(_Table):
     storage_class: str = ""
     storage_class_map: dict[str, str] = {}
     rewrite: tuple[Rewrite, ...] = ()
-    multipart_threshold: Annotated[Size, Field(ge=1)] = 64 * MIB
+    multipart_threshold: Annotated[Size, Field(ge=1)] = 256 * MIB
     part_size: Annotated[Size, Field(ge=MIB, le=5 * GIB)] = 32 * MIB
     lanes: Annotated[Whole, Field(ge=1, le=1_000)] = 8
     max_attempts: Annotated[Whole, Field(ge=1, le=1_000)] = 8
