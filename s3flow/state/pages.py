@@ -17,19 +17,25 @@ from s3flow.state.totals import Deltas
 _TRANSFERRING = sql.CODES[State.TRANSFERRING]
 
 
-def apply_page(db: sqlite3.Connection, scan: Scan, page: PageChanges, merge: PageMerge) -> None:
-    """Record a merged page with its cursor; one that is recorded already changes nothing."""
+def apply_page(
+    db: sqlite3.Connection, scan: Scan, page: PageChanges, merge: PageMerge
+) -> list[int]:
+    """Record a merged page with its cursor; give the ids of rows that got another version.
+
+    A page that is recorded already changes nothing.
+    """
     seen = db.execute(sql.CURSOR, (scan.id, merge.bucket_id)).fetchone()
     # The caller of an earlier, identical call may have been cancelled after it was committed.
     if seen is not None and (seen[1] or (page.cursor <= seen[0] and not page.done)):
-        return
+        return []
     if not db.execute(sql.COUNT_LISTED, (page.listed, page.listed_bytes, scan.id)).rowcount:
         raise StateError(f"scan {scan.id} of flow {scan.flow!r} is over or was forgotten")
-    known = merge.insert(page.new)
-    merge.supersede([*page.changed, *known])
+    changed = [*page.changed, *merge.insert(page.new)]
+    merge.supersede(changed)
     merge.vanish(page.vanished)
     db.execute(sql.SET_CURSOR, (scan.id, merge.bucket_id, page.cursor, page.done))
     merge.deltas.write(db)
+    return [row_id for row_id, _ in changed]
 
 
 class PageMerge:

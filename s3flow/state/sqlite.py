@@ -152,7 +152,7 @@ class SqliteState:
     async def apply_page(self, scan: Scan, changes: PageChanges) -> None:
         """Record a merged page and its cursor in one transaction; repeating it changes nothing."""
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> list[int]:
             flow_id = flows.need_flow(db, scan.flow)
             merge = pages.PageMerge(
                 db,
@@ -163,10 +163,10 @@ class SqliteState:
                 held=self._claims.held,
             )
             self._next_id += len(changes.new)
-            pages.apply_page(db, scan, changes, merge)
+            return pages.apply_page(db, scan, changes, merge)
 
-        def look_again(_: None) -> None:
-            for row_id, _entry in changes.changed:
+        def look_again(ids: list[int]) -> None:
+            for row_id in ids:
                 self._claims.look_again(scan.flow, row_id)
 
         await self._database.write(work, look_again)

@@ -274,9 +274,8 @@ async def test_a_page_applied_twice_counts_once(state: StateStore) -> None:
     page = PageChanges("bucket", b"b", False, 2, 20, [found(b"a"), found(b"b")])
     await state.apply_page(scan, page)
     await state.apply_page(scan, page)
-    last = PageChanges("bucket", b"b", True, 0, 0)
-    await state.apply_page(scan, last)
-    await state.apply_page(scan, last)
+    await state.apply_page(scan, PageChanges("bucket", b"", True, 0, 0))
+    await state.apply_page(scan, PageChanges("bucket", b"b", True, 0, 0))
     assert await state.cursor(scan, "bucket") == (b"b", True)
     await state.finish_scan(scan)
     assert (await state.last_scan("documents")).listed == 2
@@ -285,6 +284,7 @@ async def test_a_page_applied_twice_counts_once(state: StateStore) -> None:
 
 async def test_new_entries_that_are_known_already_become_new_versions(state: StateStore) -> None:
     await merge(state, found(b"a"), found(b"b"))
+    await state.save([Change(it, State.VERIFIED) for it in await state.claim("documents", 9)])
     newer = Discovered(listed(b"b", 99, "e2"))
     await merge(state, found(b"a"), newer, found(b"c"))
     rows = await state.rows("documents", "bucket", b"", None)
@@ -293,8 +293,19 @@ async def test_new_entries_that_are_known_already_become_new_versions(state: Sta
         (b"b", 99, "e2"),
         (b"c", 10, "e1"),
     ]
-    (line,) = await state.totals("documents")
-    assert (line.objects, line.bytes) == (3, 119)
+    assert [(line.state, line.objects, line.bytes) for line in await state.totals("documents")] == [
+        (State.DISCOVERED, 2, 109),
+        (State.VERIFIED, 1, 10),
+    ]
+    assert await claim_keys(state) == [b"b", b"c"]
+
+
+async def test_a_new_version_of_a_finished_object_is_claimed(state: StateStore) -> None:
+    await merge(state, found(b"a"), found(b"b"))
+    claimed = await state.claim("documents", 9)
+    await state.save([Change(it, State.VERIFIED) for it in claimed])
+    await merge(state, changed=[(claimed[0].id, Discovered(listed(b"a", 5, "e2")))])
+    assert await claim_keys(state) == [b"a"]
 
 
 async def test_an_ended_scan_takes_no_pages(state: StateStore) -> None:

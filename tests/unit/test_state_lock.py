@@ -73,7 +73,7 @@ def test_a_lock_on_a_file_that_was_tidied_away_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "state.db"
-    opened = []
+    opened: list[int] = []
     real = lock._open
 
     def open_and_lose(name: Path) -> int:

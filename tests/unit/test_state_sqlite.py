@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from s3flow.model import (
     Scan,
     State,
 )
-from s3flow.state import SqliteState, open_sqlite, sql
+from s3flow.state import SqliteState, flows, open_sqlite, sql
 from s3flow.state.database import APPLICATION_ID, split
 
 FLOW = Flow("documents", Place("src", "bucket", b""), Place("dst", "other", b""))
@@ -55,7 +56,7 @@ async def fill(state: SqliteState, count: int, start: int = 0) -> Scan:
     return scan
 
 
-async def query(state: SqliteState, statement: str, *values: object) -> list[tuple[object, ...]]:
+async def query(state: SqliteState, statement: str, *values: object) -> list[tuple[Any, ...]]:
     return await state._database.read(lambda db: db.execute(statement, values).fetchall())
 
 
@@ -262,6 +263,35 @@ async def test_a_failed_write_to_disk_is_rolled_back(state: SqliteState, path: P
     await state.save([Change(it, State.VERIFIED) for it in claimed])
     assert [line.state for line in await state.totals("documents")] == [State.VERIFIED]
     assert await query(state, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_a_write_waits_for_another_programs_transaction(
+    state: SqliteState, path: Path
+) -> None:
+    """A transaction that reads before it takes the write lock would fail instead of waiting."""
+    await fill(state, 3)
+    claimed = await state.claim("documents", 3)
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO meta (name, value) VALUES ('other', '1')")
+        save = asyncio.create_task(state.save([Change(it, State.VERIFIED) for it in claimed]))
+        await asyncio.sleep(0.1)
+        assert not save.done()
+        other.execute("COMMIT")
+        await save
+    finally:
+        other.close()
+    assert [line.state for line in await state.totals("documents")] == [State.VERIFIED]
+
+
+async def test_finished_scans_leave_no_cursors_and_old_ones_are_pruned(
+    state: SqliteState,
+) -> None:
+    for number in range(flows.KEPT_SCANS + 20):
+        await state.finish_scan(await fill(state, 1, start=number))
+    assert await query(state, "SELECT count(*) FROM cursors") == [(0,)]
+    assert await query(state, "SELECT count(*) FROM scans") == [(flows.KEPT_SCANS + 1,)]
 
 
 async def test_messages_are_kept_short(state: SqliteState) -> None:
