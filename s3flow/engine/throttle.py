@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 
 from s3flow.errors import Blocked
 from s3flow.events import Emit, FlowBlocked, FlowUnblocked, ThrottleChanged
@@ -12,10 +13,11 @@ from s3flow.ports import Body
 
 
 class Gate:
-    """A semaphore whose size follows what the stores can take.
+    """Places for those at work, whose number follows what the stores can take.
 
     A throttled request halves it, at most once a second so that one storm counts once; as many
-    successes as it has places add one back.
+    successes as it has places add one back. Those who are in when it shrinks finish; nobody new
+    comes in until fewer than *limit* are left. First come, first served.
     """
 
     def __init__(self, name: str, most: int, emit: Emit) -> None:
@@ -23,23 +25,40 @@ class Gate:
         self._name = name
         self._most = most
         self._emit = emit
-        self._semaphore = asyncio.Semaphore(most)
-        self._places = most  # permits that exist; follows *limit* as they come back
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._successes = 0
         self._shrunk_at = float("-inf")
 
     async def __aenter__(self) -> None:
-        await self._semaphore.acquire()
+        if self._inside < self.limit and not self._waiting:
+            self._inside += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():
+                self.leave()  # the place was given in the moment of the cancellation
+            elif place in self._waiting:
+                self._waiting.remove(place)
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         self.leave()
 
     def leave(self) -> None:
-        """Give a place back, or let it vanish when the gate has shrunk."""
-        if self._places > self.limit:
-            self._places -= 1
-        else:
-            self._semaphore.release()
+        """Give a place back."""
+        self._inside -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._inside < self.limit:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._inside += 1
+                place.set_result(None)
 
     def throttled(self) -> None:
         """Halve the concurrency."""
@@ -59,9 +78,7 @@ class Gate:
         if self._successes >= self.limit:
             self._successes = 0
             self.limit += 1
-            if self._places < self.limit:
-                self._places += 1
-                self._semaphore.release()
+            self._admit()
             self._emit(ThrottleChanged(self._name, self.limit, throttled=False))
 
 
