@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
+import random
+import sqlite3
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+from s3flow.engine import plan
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.retry import Backoff
 from s3flow.engine.wiring import Pace, Wiring
-from s3flow.events import Event
+from s3flow.events import Emit, Event, Recorded
 from s3flow.model import OUTCOMES, Flow, Outcome, Place, Total
-from s3flow.ports import Source, Target
+from s3flow.ports import Source, StateStore, Target
 from s3flow.state import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.memory import MemoryStore
@@ -22,19 +27,28 @@ QUICK = Pace(
     concurrency=8, bodies=8, drain_timeout=5.0, block_retry=0.01, backoff=Backoff(0.001, 0.01)
 )
 FLOW = Flow("flow", Place("src", "from", b""), Place("dst", "to", b""))
+PARTS = {"multipart_threshold": 1000, "part_size": 1000}  # for `Lab.change`: parts in miniature
+E = TypeVar("E")
 
 
 @dataclass
 class Lab:
-    """Two stores, a state and the events of every run."""
+    """Two stores, a state and the events of every run.
+
+    *wrap_state* puts something between the engine and the state. With every `Recorded` event the
+    totals are compared with the rows: an engine that loses count is caught in the act.
+    """
 
     folder: Path
-    source: Source = field(default_factory=lambda: _store("src", "from"))
-    target: Target = field(default_factory=lambda: _store("dst", "to"))
+    source: Source = field(default_factory=lambda: store("src", "from"))
+    target: Target = field(default_factory=lambda: store("dst", "to"))
     flow: Flow = FLOW
     pace: Pace = QUICK
     events: list[Event] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    abandon: asyncio.Event = field(default_factory=asyncio.Event)
+    subscribers: list[Emit] = field(default_factory=list)
+    wrap_state: Callable[[StateStore], StateStore] = lambda state: state
 
     @property
     def src(self) -> MemoryStore:
@@ -52,10 +66,11 @@ class Lab:
         self.events.clear()
         state = await open_sqlite(self.folder / "state.db")
         try:
-            reader = self.target if hasattr(self.target, "get_object") else None
+            reader: Any = self.target if hasattr(self.target, "get_object") else None
             wiring = Wiring(self.flow, self.source, self.target, reader)
+            wrapped = self.wrap_state(state)
             daemon = Daemon(
-                state, [wiring], self.pace, Crc64Nvme(), self.events.append, self.stop
+                wrapped, [wiring], self.pace, Crc64Nvme(), self._tell, self.stop, self.abandon
             )
             await daemon.run(once=once)
             return count(await state.totals(self.flow.name))
@@ -70,7 +85,23 @@ class Lab:
         finally:
             await state.close()
 
-    async def forget(self) -> None:
+    async def failures(self) -> dict[bytes, str]:
+        """Give the reasons of failed objects by key."""
+        state = await open_sqlite(self.folder / "state.db", read_only=True)
+        try:
+            found = await state.failures(self.flow.name, 1000)
+        finally:
+            await state.close()
+        return {key: reason for _, key, reason, _ in found}
+
+    async def proofs(self) -> Counter[tuple[str, str]]:
+        """Count objects by (method, proof)."""
+        counted: Counter[tuple[str, str]] = Counter()
+        for total in await self.totals():
+            counted[total.method, total.proof] += total.objects
+        return +counted
+
+    def forget(self) -> None:
         """Lose the state."""
         for path in self.folder.glob("state.db*"):
             path.unlink()
@@ -79,12 +110,75 @@ class Lab:
         """Change settings of the flow."""
         self.flow = replace(self.flow, **settings)  # type: ignore[arg-type]
 
-    def of(self, kind: type) -> list[Event]:
+    def put(self, key: bytes, size: int, **attributes: Any) -> bytes:
+        """Place an object of *size* random bytes at the source; gives them."""
+        data = random.Random(key + bytes([size % 251])).randbytes(size)
+        self.src.put(self.flow.source.bucket, key, data, **attributes)
+        return data
+
+    def copy_of(self, key: bytes) -> bytes | None:
+        """Give the bytes that the target holds for a source key."""
+        bucket = self.flow.source.bucket
+        found = self.dst.peek(
+            plan.target_bucket(self.flow, bucket), plan.target_key(self.flow, bucket, key)
+        )
+        return None if found is None else found.data
+
+    def differences(self) -> list[bytes]:
+        """Name the source keys whose copies are not equal to them."""
+        bucket, found = self.flow.source.bucket, []
+        for key in self.src.keys(bucket):
+            original = self.src.peek(bucket, key)
+            if original is None or original.data != self.copy_of(key):
+                found.append(key)
+        return found
+
+    def uploads(self) -> list[str]:
+        """Give the uploads that the target holds unfinished."""
+        return sorted(self.dst._uploads)
+
+    def claimed_nowhere(self) -> list[tuple[bytes, str | None]]:
+        """Give the keys and upload ids of rows that are still pending."""
+        return self.query("SELECT object_key, upload_id FROM objects WHERE state < 10")
+
+    def query(self, statement: str) -> list[Any]:
+        """Ask the state's file, past all code of the engine."""
+        place = f"file:{self.folder / 'state.db'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
+            return db.execute(statement).fetchall()
+
+    def of(self, kind: type[E]) -> list[E]:
         """Give the events of a kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
+    def stop_at(self, kind: type, number: int = 1) -> None:
+        """Ask the daemon to stop at the *number*-th event of a kind."""
+        seen = 0
 
-def count(totals: list[Total]) -> Counter[Outcome]:
+        def watch(event: Event) -> None:
+            nonlocal seen
+            seen += isinstance(event, kind)
+            if isinstance(event, kind) and seen == number:
+                self.stop.set()
+
+        self.subscribers.append(watch)
+
+    def _tell(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Recorded):
+            self.check_totals()
+        for tell in self.subscribers:
+            tell(event)
+
+    def check_totals(self) -> None:
+        """Compare the totals with the rows that they sum up."""
+        by_state = "SELECT state, sum({}), sum({}) FROM {} GROUP BY state ORDER BY state"
+        totals = self.query(by_state.format("objects", "bytes", "totals"))
+        rows = self.query(by_state.format("1", "size", "objects"))
+        assert [line for line in totals if line[1]] == rows
+
+
+def count(totals: Sequence[Total]) -> Counter[Outcome]:
     """Sum totals by outcome."""
     counted: Counter[Outcome] = Counter()
     for total in totals:
@@ -92,18 +186,22 @@ def count(totals: list[Total]) -> Counter[Outcome]:
     return +counted
 
 
-def _store(name: str, bucket: str) -> MemoryStore:
-    store = MemoryStore(name)
-    store.make_bucket(bucket)
-    return store
+def store(name: str, bucket: str, **settings: Any) -> MemoryStore:
+    """Make a store with one bucket."""
+    made = MemoryStore(name, **settings)
+    made.make_bucket(bucket)
+    return made
 
 
-def _innermost(store: object) -> MemoryStore:
-    while not isinstance(store, MemoryStore):
-        store = store.inner  # type: ignore[attr-defined]
-    return store
+def _innermost(outer: object) -> MemoryStore:
+    while not isinstance(outer, MemoryStore):
+        outer = outer.inner  # type: ignore[attr-defined]
+    return outer
 
 
-def now() -> float:
-    """Give the time."""
-    return time.time()
+async def left_tasks() -> list[str]:
+    """Name the tasks that should have ended by now, after those just cancelled could do so."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    current = asyncio.current_task()
+    return [task.get_name() for task in asyncio.all_tasks() if task is not current]
