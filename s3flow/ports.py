@@ -31,6 +31,8 @@ from s3flow.model import (
     Upload,
 )
 
+ROWS_AT_ONCE = 10_000  # more may lie between two listed keys: those that vanished at the source
+
 
 class Body(Protocol):
     """The bytes of an object, or of a span of it, in chunks; and what the answer said of the object.
@@ -208,8 +210,10 @@ class StateStore(Protocol):
         """Give the last merged key of the bucket in this scan, and whether its listing ended."""
         ...
 
-    async def rows(self, flow: str, bucket: str, after: bytes, upto: bytes | None) -> list[Row]:
-        """Give rows with after < key <= upto (None: to the end), in byte order."""
+    async def rows(
+        self, flow: str, bucket: str, after: bytes, upto: bytes | None, limit: int = ROWS_AT_ONCE
+    ) -> list[Row]:
+        """Give the first *limit* rows with after < key <= upto (None: to the end), in byte order."""
         ...
 
     async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]:

@@ -76,19 +76,11 @@ class Discovery:
     async def _merge(
         self, scan: Scan, bucket: str, page: Page, after: bytes, upto: bytes | None
     ) -> None:
-        changes, adopted = await self.survey.changes(
-            self.state, bucket, page, Range(after, upto), adopting=scan.adopting
-        )
-        await self.state.apply_page(scan, changes)
-        self.route.emit(
-            PageMerged(
-                self._flow,
-                bucket,
-                len(page.entries),
-                len(changes.new),
-                len(changes.changed),
-                adopted,
-            )
-        )
-        if changes.new or changes.changed:
-            self.found()
+        keys = Range(after, upto)
+        steps = self.survey.changes(self.state, bucket, page, keys, adopting=scan.adopting)
+        async for changes, adopted in steps:
+            await self.state.apply_page(scan, changes)
+            new, changed = len(changes.new), len(changes.changed)
+            self.route.emit(PageMerged(self._flow, bucket, changes.listed, new, changed, adopted))
+            if new or changed:
+                self.found()

@@ -10,6 +10,7 @@ from s3flow.engine import plan
 from s3flow.engine.survey import Known, Range, Survey
 from s3flow.errors import TooLarge
 from s3flow.model import Discovered, PageChanges, Row, State
+from s3flow.ports import ROWS_AT_ONCE
 
 Verdict = tuple[str, str]  # ("transfer", method), ("adopt", proof), ("skip" or "refuse", reason), …
 
@@ -23,6 +24,7 @@ class NothingKnown:
         bucket: str,  # noqa: ARG002
         after: bytes,  # noqa: ARG002
         upto: bytes | None,  # noqa: ARG002
+        limit: int = ROWS_AT_ONCE,  # noqa: ARG002
     ) -> list[Row]:
         """Give no rows."""
         return []
@@ -55,8 +57,8 @@ async def preview(survey: Survey, known: Known, *, is_new: bool) -> Preview:
             page = await survey.page(bucket, keys.after)
             last = page.last
             keys = Range(keys.after, None if last else page.entries[-1].key)
-            changes, _ = await survey.changes(known, bucket, page, keys, adopting=is_new)
-            _count(survey, seen, changes)
+            async for changes, _ in survey.changes(known, bucket, page, keys, adopting=is_new):
+                _count(survey, seen, changes)
             keys = Range(keys.upto or keys.after, None)
     return seen
 

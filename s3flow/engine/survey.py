@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from s3flow.engine.retry import Again, Backoff, decide
 from s3flow.engine.route import Route
 from s3flow.errors import PathConflict, Permanent, S3flowError, Throttled
 from s3flow.model import Discovered, Flow, Listed, Overwrite, Page, PageChanges, Row, State
+from s3flow.ports import ROWS_AT_ONCE
 
 LIST_ATTEMPTS = 8
 _UNFINISHED = {State.DISCOVERED, State.TRANSFERRING, State.FAILED}
@@ -25,7 +26,9 @@ Answer = TypeVar("Answer")
 class Known(Protocol):
     """What is read of the state to decide about a page."""
 
-    async def rows(self, flow: str, bucket: str, after: bytes, upto: bytes | None) -> list[Row]: ...
+    async def rows(
+        self, flow: str, bucket: str, after: bytes, upto: bytes | None, limit: int = ROWS_AT_ONCE
+    ) -> list[Row]: ...
 
     async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]: ...
 
@@ -136,16 +139,26 @@ class Survey:
 
     async def changes(
         self, known: Known, bucket: str, page: Page, keys: Range, *, adopting: bool
-    ) -> tuple[PageChanges, int]:
-        """Say what a page changes, and how many of its objects are adopted. Records nothing."""
-        rows = await known.rows(self.flow.name, bucket, keys.after, keys.upto)
-        again = self.flow.overwrite is Overwrite.ALWAYS
-        changes = merge(page.entries, rows, self._decider(bucket), again=again)
-        changes.bucket, changes.done = bucket, page.last
-        changes.cursor = page.entries[-1].key if page.entries else keys.after
-        await self._resolve_rivals(known, bucket, changes)
-        adopted = await adopt(self.route, bucket, changes.new) if adopting else 0
-        return changes, adopted
+    ) -> AsyncIterator[tuple[PageChanges, int]]:
+        """Say what a page changes, and how many of its objects are adopted. Records nothing.
+
+        Mostly one step; more when so much vanished between two keys that it is taken in slices.
+        """
+        entries, after, more = page.entries, keys.after, True
+        while more:
+            rows = await known.rows(self.flow.name, bucket, after, keys.upto, ROWS_AT_ONCE)
+            more = len(rows) == ROWS_AT_ONCE
+            last = rows[-1].key if more else None
+            here = entries if last is None else [each for each in entries if each.key <= last]
+            entries = entries[len(here) :]
+            changes = merge(
+                here, rows, self._decider(bucket), again=self.flow.overwrite is Overwrite.ALWAYS
+            )
+            after = last or (here[-1].key if here else after)
+            changes.bucket, changes.cursor, changes.done = bucket, after, page.last and not more
+            await self._resolve_rivals(known, bucket, changes)
+            adopted = await adopt(self.route, bucket, changes.new) if adopting else 0
+            yield changes, adopted
 
     def _decider(self, bucket: str) -> Decide:
         """Give the function that says what becomes of a listed object: taken, skipped or refused."""

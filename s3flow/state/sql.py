@@ -83,11 +83,11 @@ DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
 ROWS = (
     "SELECT id, object_key, size, etag, state, reason FROM objects"
     " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? AND object_key <= ?"
-    " ORDER BY object_key"
+    " ORDER BY object_key LIMIT ?"
 )
 ROWS_TO_THE_END = (
     "SELECT id, object_key, size, etag, state, reason FROM objects"
-    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? ORDER BY object_key"
+    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? ORDER BY object_key LIMIT ?"
 )
 KNOWN = (
     "SELECT object_key FROM objects"

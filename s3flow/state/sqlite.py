@@ -23,7 +23,7 @@ from s3flow.model import (
     Total,
     Transfer,
 )
-from s3flow.ports import Clock
+from s3flow.ports import ROWS_AT_ONCE, Clock
 from s3flow.state import changes as outcomes
 from s3flow.state import flows, pages, sql
 from s3flow.state.claims import Claims
@@ -116,8 +116,10 @@ class SqliteState:
 
         return await self._database.read(work)
 
-    async def rows(self, flow: str, bucket: str, after: bytes, upto: bytes | None) -> list[Row]:
-        """Give rows with after < key <= upto (None: to the end), in byte order."""
+    async def rows(
+        self, flow: str, bucket: str, after: bytes, upto: bytes | None, limit: int = ROWS_AT_ONCE
+    ) -> list[Row]:
+        """Give the first rows with after < key <= upto (None: to the end), in byte order."""
         states = sql.STATES
 
         def work(db: sqlite3.Connection) -> list[Row]:
@@ -125,9 +127,9 @@ class SqliteState:
             if place is None:
                 return []
             if upto is None:
-                found = db.execute(sql.ROWS_TO_THE_END, (*place, after))
+                found = db.execute(sql.ROWS_TO_THE_END, (*place, after, limit))
             else:
-                found = db.execute(sql.ROWS, (*place, after, upto))
+                found = db.execute(sql.ROWS, (*place, after, upto, limit))
             return [
                 Row(row_id, key, size, etag, states[state], reason)
                 for row_id, key, size, etag, state, reason in found
