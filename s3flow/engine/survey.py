@@ -7,6 +7,7 @@ import fnmatch
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from s3flow.engine import plan
@@ -157,7 +158,9 @@ class Survey:
             after = last or (here[-1].key if here else after)
             changes.bucket, changes.cursor, changes.done = bucket, after, page.last and not more
             await self._resolve_rivals(known, bucket, changes)
-            adopted = await adopt(self.route, bucket, changes.new) if adopting else 0
+            adopted = 0
+            if adopting:
+                adopted = await self._retried(partial(adopt, self.route, bucket, changes.new))
             yield changes, adopted
 
     def _decider(self, bucket: str) -> Decide:
