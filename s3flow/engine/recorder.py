@@ -51,7 +51,7 @@ class Recorder:
 
     async def record(self, entry: Entry) -> None:
         """Take a change; waits only while too many are not durable yet."""
-        if not self._room.is_set():
+        while not self._room.is_set():  # one opening wakes all who wait: each looks again
             await self._room.wait()
         self._entries.append(entry)
         self._work.set()
@@ -83,6 +83,8 @@ class Recorder:
                 self._idle.notify_all()
 
     async def _linger(self) -> None:
+        if len(self._entries) >= BATCH:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 await self._hurry.wait()
