@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import pytest
 
 from s3flow.stores.local import LocalStore
 from s3flow.stores.memory import MemoryStore
+from tests import servers
 from tests.contract.kit import Bench
+from tests.contract.s3_bench import s3
 
 Factory = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]
 
@@ -61,8 +63,21 @@ def local(bucket: str) -> Factory:
     return bench
 
 
-SOURCES: dict[str, Factory] = {"memory": memory}
-TARGETS: dict[str, Factory] = {"memory": memory, "local": local(""), "local-bucket": local("b")}
+S3: dict[str, Factory] = {"ministack": s3("signing_server"), "moto": s3("moto_server")}
+SOURCES: dict[str, Factory] = {"memory": memory, **S3}
+TARGETS: dict[str, Factory] = {
+    "memory": memory,
+    "local": local(""),
+    "local-bucket": local("b"),
+    **S3,
+}
+
+
+@pytest.fixture(scope="session")
+def signing_server() -> Iterator[servers.Server]:
+    """Give a ministack that checks signatures and policies, for the whole session."""
+    with servers.ministack(auth=True) as server:
+        yield server
 
 
 @pytest.fixture(params=list(SOURCES))

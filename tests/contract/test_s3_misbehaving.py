@@ -111,7 +111,10 @@ async def test_a_body_without_a_length_is_measured_by_asking() -> None:
         (found(b"bc", status=206, headers={"Content-Range": "bytes 1-2/2", "ETag": ETAG}), errors.BadAnswer),
         (found(b"b", status=206, headers={"Content-Range": "bytes 1-2/3", "ETag": ETAG}), errors.BadAnswer),
         # B-06: If-Match was ignored
-        (found(b"bc", status=206, headers={"Content-Range": "bytes 1-2/3", "ETag": "new"}), errors.SourceChanged),
+        (
+            found(b"bc", status=206, headers={"Content-Range": "bytes 1-2/3", "ETag": "new"}),
+            errors.SourceChanged,
+        ),
         (found(b"bc", status=206, headers={"Content-Range": "bytes 1-2/3"}), errors.BadAnswer),
         (error(412, "PreconditionFailed"), errors.SourceChanged),
         (error(416, "InvalidRange"), errors.SourceChanged),

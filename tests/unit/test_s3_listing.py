@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from typing import cast
+from xml.etree.ElementTree import fromstring
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,15 @@ def test_little_lies_between_a_key_and_just_below_it(key: bytes, other: bytes) -
     if just_below(key) < other < key:
         text, found = key.decode(), other.decode()
         assert found.startswith(text[:-1])
-        assert len(found) > len(text)
+        assert len(found) > len(text) or found[-1] < text[-1] <= " "
+
+
+@pytest.mark.parametrize("last", ["\0", "\x01", " ", "!", "\ue000", "\U00010000", "\x80"])
+def test_just_below_is_text_that_xml_can_hold(last: str) -> None:
+    key = ("a" + last).encode()
+    below = just_below(key).decode()
+    assert below.encode() < key
+    assert fromstring(f"<x>{below}</x>").text == below
 
 
 @given(st.sets(KEYS), st.sets(KEYS), st.integers(1, 5))

@@ -74,6 +74,11 @@ def test_a_failed_condition_on_a_write_is_a_conflict(operation: str) -> None:
     assert type(translate(failure(412, "PreconditionFailed", operation), NOW)) is errors.Conflict
 
 
+@pytest.mark.parametrize(("status", "code"), [(404, ""), (404, "NoSuchKey"), (416, "InvalidRange")])
+def test_a_target_never_says_that_the_source_is_gone(status: int, code: str) -> None:
+    assert type(translate(failure(status, code, "PutObject"), NOW)) is errors.Refused
+
+
 @pytest.mark.parametrize(
     ("wish", "seconds"),
     [("7", 7.0), ("Tue, 14 Nov 2023 22:13:50 GMT", 30.0), ("soon", 0.0), ("", 0.0), ("-3", 0.0)],

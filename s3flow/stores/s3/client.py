@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from s3flow import errors
+from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.credentials import Keyring, new_session
 from s3flow.stores.s3.rest import Rest
 from s3flow.stores.s3.settings import S3Settings
@@ -24,12 +24,6 @@ Answer = Mapping[str, Any]  # botocore's shapes are not typed
 ANSWER_SECONDS = 60.0
 COMPLETE_SECONDS = 600.0  # Complete may work for minutes, and sends blanks meanwhile
 POOL_SIZE = 32
-# What XML 1.0 cannot hold, raw or as a reference: S3 writes it into answers all the same (B-18).
-_UNREADABLE = re.compile(
-    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]"
-    rb"|&#(?:0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|x0*(?:[0-8bcef]|1[0-9a-f]));",
-    re.IGNORECASE,
-)
 
 
 class Client:
@@ -91,6 +85,7 @@ class Client:
         self, error: Exception, verb: str, bucket: str, key: bytes | None
     ) -> errors.S3flowError:
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.exceptions import ConnectionError as Unreachable
         from botocore.parsers import ResponseParserError
 
         if isinstance(error, errors.S3flowError):
@@ -106,7 +101,9 @@ class Client:
                 f"{where}: the server's certificate is not trusted; check "
                 f"endpoints.{self._settings.name}.ca_file ({cause})"
             )
-        if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError):
+        if isinstance(error, BotoCoreError) and not isinstance(
+            error, HTTPClientError | Unreachable
+        ):
             return errors.Refused(f"{where}: {cause}")
         return errors.ConnectionLost(f"{where}: {cause}")
 
@@ -203,8 +200,8 @@ def _use_keyring(session: AioSession, keyring: Keyring) -> None:
 
 def _make_readable(response_dict: dict[str, Any], **_: object) -> None:
     body = response_dict.get("body")
-    if body and _UNREADABLE.search(body):
-        response_dict["body"] = _UNREADABLE.sub(b"?", body)
+    if body:
+        response_dict["body"] = readable(body)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from s3flow.errors import BadAnswer
 from s3flow.model import Listed, ObjectInfo, Page
+from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.rest import Call, Rest
 from s3flow.wire.sigv4 import quote_value
 from s3flow.wire.xml import ListResult, parse_list
@@ -103,6 +104,10 @@ class Listings:
         try:
             return parse_list(body)
         except BadAnswer:
+            cleaned = readable(body)
+            # Keys are encoded, yet some stores repeat the request's parameters as they are.
+            if cleaned is not body and b"<EncodingType>url<" in body:
+                return parse_list(cleaned)
             failure = self._rest.describe(call, response, body)
             if failure.code:
                 raise self._rest.error(bucket, failure) from None
@@ -136,10 +141,10 @@ def _possible(keys: Sequence[bytes]) -> Sequence[bytes]:
 def just_below(key: bytes) -> bytes:
     """Give a key that sorts before *key* with as few others between as UTF-8 lets one say."""
     text = key.decode()
-    last = ord(text[-1])
-    if last == 0:
-        return key[:-1]
-    below = 0xD7FF if last == 0xE000 else last - 1  # surrogates are no characters
+    below = ord(text[-1]) - 1
+    if below < 0x20:  # no control characters: stores repeat parameters in XML
+        return text[:-1].encode()
+    below = {0xDFFF: 0xD7FF, 0xFFFF: 0xFFFD}.get(below, below)  # surrogates and non-characters
     lower = text[:-1] + chr(below)
     # The highest character after it skips everything that starts with *lower*.
     higher = (lower + "\U0010ffff").encode()

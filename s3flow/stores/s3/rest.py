@@ -118,6 +118,8 @@ class Rest:
     def where(self, bucket: str, key: bytes | None) -> str:
         """Name a key for people."""
         name = "" if key is None else "/" + key.decode(errors="backslashreplace")
+        if not name.isprintable():  # one message stays one line of a log
+            name = name.encode("unicode_escape").decode()
         return f"{self._settings.name}:{bucket}{name}"
 
     # --- failures ------------------------------------------------------------------------------
@@ -126,7 +128,10 @@ class Rest:
         """Name *failure*, and forget where the bucket was if that was the trouble."""
         if failure.code == "NoSuchBucket" or _is_misplaced(failure):
             self._move(bucket, None)
-        return translate(failure, self._clock())
+        error = translate(failure, self._clock())
+        if isinstance(error, errors.Throttled):
+            error.endpoint = self._settings.name
+        return error
 
     def describe(self, call: Call, response: Response, body: bytes) -> Failure:
         """Put in words what *response* said with *body*, without secrets."""

@@ -175,12 +175,12 @@ class S3Store:
         self, bucket: str, key: bytes, body: Body, attributes: Attributes, *, md5: bytes | None
     ) -> Stored:
         """Take a whole object; with *md5* the store itself refuses other bytes."""
+        self.refuse(bucket, key)
         headers = write_headers(attributes)
         if md5 is not None:
             headers["content-md5"] = b64encode(md5).decode()
         call = Call("PutObject", "PUT", bucket, key, "", headers)
-        answer, etag = await self._write(call, body)
-        said = answer.headers
+        said, etag = await self._write(call, body)
         return Stored(
             body.size,
             etag,
@@ -201,6 +201,7 @@ class S3Store:
         Over the wire, because header values must go out byte for byte and the id must survive an
         answer that is no XML: S3 repeats control characters of the key in it.
         """
+        self.refuse(bucket, key)
         headers = write_headers(attributes, with_token=True)
         if self._asks_checksums and self._is_aws:
             headers["x-amz-checksum-algorithm"] = "CRC64NVME"
@@ -223,9 +224,9 @@ class S3Store:
         """Take a part. Raises `NoSuchUpload`."""
         query = f"partNumber={number}&uploadId={quote_value(upload_id)}"
         call = Call("UploadPart", "PUT", bucket, key, query, {})
-        answer, etag = await self._write(call, body)
-        checksum = answer.headers.get("x-amz-checksum-crc64nvme", "")
-        return Part(number, body.size, etag, checksum, encryption_of(answer.headers))
+        said, etag = await self._write(call, body)
+        checksum = said.get("x-amz-checksum-crc64nvme", "")
+        return Part(number, body.size, etag, checksum, encryption_of(said))
 
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that arrived, ascending. Raises `NoSuchUpload`."""
@@ -245,6 +246,11 @@ class S3Store:
         """Give the unfinished uploads under *prefix*."""
         return await self._rare.list_uploads(bucket, prefix)
 
+    async def discard(self, bucket: str, key: bytes, stored: Stored) -> None:
+        """Delete what was stored, under If-Match."""
+        with suppress(errors.SourceChanged):  # another one took its place: it stays
+            await self.delete_object(bucket, key, etag=stored.etag)
+
     async def settle(self, stored: Sequence[Stored]) -> list[Exception | None]:
         """S3 is durable when it answers: nothing is left to do."""
         return [None] * len(stored)
@@ -258,11 +264,6 @@ class S3Store:
     ) -> bytes | None:
         """Say nothing: S3 would have to be read again for this."""
         return None
-
-    async def discard(self, bucket: str, key: bytes, stored: Stored) -> None:
-        """Delete the copy that has *stored*'s ETag; another one at the key stays."""
-        with suppress(errors.SourceChanged):
-            await self.delete_object(bucket, key, etag=stored.etag)
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -283,8 +284,8 @@ class S3Store:
             )
         return info.size
 
-    async def _write(self, call: Call, body: Body) -> tuple[Response, str]:
-        """Send *body*; give the answer, read to its end, and its ETag."""
+    async def _write(self, call: Call, body: Body) -> tuple[Mapping[str, str], str]:
+        """Send *body*; give the answer's headers and its ETag."""
         response = await self._rest.send(call, await gather(body))
         said = await response.read_all(ERROR_LIMIT)
         self._check_success(call, response, said)
@@ -293,7 +294,7 @@ class S3Store:
             raise errors.ServerError(
                 f"{call.operation} {self._rest.where(call.bucket, call.key)}: the answer has no ETag"
             )
-        return response, etag
+        return response.headers, etag
 
     def _check_success(self, call: Call, response: Response, body: bytes) -> None:
         """Raise when a 200 carries an error (B-11)."""

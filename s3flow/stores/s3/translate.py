@@ -103,6 +103,8 @@ def translate(failure: Failure, now: float) -> errors.S3flowError:
         kind = errors.SourceChanged if failure.operation in _READS else errors.Conflict
         return kind(_describe(failure))
     found = _BY_CODE.get(code) or _by_status(status)
+    if failure.operation not in _READS and found in (errors.SourceGone, errors.SourceChanged):
+        found = errors.Refused  # what is missing or changed here is not a source
     if found is errors.ClockSkewed:
         return errors.ClockSkewed(f"{_describe(failure)}; {_skew(failure.headers, now)}")
     return found(_describe(failure))
