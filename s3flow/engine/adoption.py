@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 
 from s3flow.engine import plan, verify
@@ -76,28 +75,13 @@ async def _equal_closely(route: Route, bucket: str, entry: Listed) -> Proof | No
     if common:
         equal = all(here.checksums[name] == there.checksums[name] for name in common)
         return Proof.CHECKSUM if equal else None
-    token = plan.transfer_token(route.source.name, _as_transfer(route, bucket, entry))
+    transfer = _as_transfer(route, bucket, entry)
+    token = plan.transfer_token(route.source.name, transfer)
     stated = verify.stated_md5(here)
     # Only what claims to be our copy of this version is worth reading: it will nearly always be.
     if stated is None or there.headers.get(TOKEN_HEADER) != token:
         return None
-    return Proof.READBACK if await _read_back(route, bucket, entry, there.etag) == stated else None
-
-
-async def _read_back(route: Route, bucket: str, entry: Listed, etag: str) -> bytes | None:
-    if route.reader is None:
-        return None
-    target_bucket = plan.target_bucket(route.flow, bucket)
-    key = plan.target_key(route.flow, bucket, entry.key)
-    md5 = hashlib.md5(usedforsecurity=False)
-    async with route.slots:
-        body = await route.reader.get_object(target_bucket, key, etag=etag)
-        try:
-            while chunk := await body.read():
-                md5.update(chunk)
-        finally:
-            body.close()
-    return md5.digest()
+    return Proof.READBACK if await verify.read_back(route, transfer, there.etag) == stated else None
 
 
 def _as_transfer(route: Route, bucket: str, entry: Listed) -> Transfer:

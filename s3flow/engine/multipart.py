@@ -12,6 +12,7 @@ from s3flow.engine.fidelity import attributes_of
 from s3flow.engine.route import TOKEN_HEADER, Copied, Route, Stopped, object_name
 from s3flow.errors import (
     ConnectionLost,
+    Corrupted,
     NoSuchUpload,
     ServerError,
     SourceChanged,
@@ -134,6 +135,7 @@ async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
 def _hashes_md5(route: Route, info: ObjectInfo, layout: plan.Layout) -> bool:
     if not route.target.limits.etags:
         return False  # a file is hashed at the end, from the page cache
+    # With the source's boundaries the ETags will tell, unless a key makes them mean nothing.
     return not (layout.of_source and info.encryption in {"", "AES256"})
 
 
@@ -158,7 +160,6 @@ async def _upload(upload: _Upload, attributes: Attributes) -> Stored:
                 await _begin(upload, attributes)
             missing = [n for n in range(1, upload.layout.parts + 1) if n not in upload.done]
             await upload.in_lanes(missing, upload.copy_part)
-            await _prove_resumed_parts(upload)
             return await _complete(upload, attributes.token)
         except NoSuchUpload:
             stored = await _completed_before(upload, attributes.token)
@@ -200,15 +201,6 @@ async def _take_stock(upload: _Upload) -> None:
     }
 
 
-async def _prove_resumed_parts(upload: _Upload) -> None:
-    """Compare the parts that an earlier process sent, where only their own bytes can prove them."""
-    if upload.hash_md5:
-        unproven = [number for number in sorted(upload.done) if number not in upload.proofs]
-        for number in unproven:
-            if number not in upload.crcs:
-                await upload.in_lanes([number], upload.hash_part)
-
-
 async def _complete(upload: _Upload, token: str) -> Stored:
     bucket, key = upload.route.destination(upload.transfer)
     parts = [upload.done[number] for number in sorted(upload.done)]
@@ -238,17 +230,45 @@ async def _completed_before(upload: _Upload, token: str) -> Stored | None:
 
 
 async def _multipart_proof(upload: _Upload, stored: Stored) -> Proof:
-    route, count = upload.route, upload.layout.parts
+    """Prove the whole, by its parts where nothing says it at once, else by reading it back."""
+    route, parts = upload.route, upload.layout.parts
     passed: dict[str, bytes] = {}
-    if len(upload.crcs) == count:
+    if len(upload.crcs) == parts:
         passed[verify.CRC64] = _combined_crc(upload)
     proof = await verify.confirm(route, upload.transfer, upload.info, stored, passed)
-    if proof is not Proof.SIZE or len(upload.proofs) < count:
+    if proof is not Proof.SIZE or not route.target.limits.etags:
         return proof
-    expected = verify.multipart_etag([upload.done[n] for n in range(1, count + 1)])
-    if all(proof is Proof.CHECKSUM for proof in upload.proofs.values()):
-        return Proof.CHECKSUM
-    return Proof.MD5 if expected and stored.etag == expected else Proof.SIZE
+    try:
+        return await _proof_by_parts(upload, stored) or await _proof_by_reading(upload, stored)
+    except Corrupted:
+        await route.target.discard(*route.destination(upload.transfer), stored)
+        raise
+
+
+async def _proof_by_parts(upload: _Upload, stored: Stored) -> Proof | None:
+    """Compare each part with its bytes, reading again those that passed before this process."""
+    whole = verify.multipart_etag([upload.done[n] for n in sorted(upload.done)])
+    if len(upload.done) < upload.layout.parts or not whole or stored.etag != whole:
+        return None
+    unread = [n for n in sorted(upload.done) if n not in upload.proofs]
+    await upload.in_lanes(unread, upload.hash_part)
+    weakest = set(upload.proofs.values()) if len(upload.proofs) == upload.layout.parts else set()
+    if not weakest:
+        return None
+    return Proof.MD5 if Proof.MD5 in weakest else Proof.CHECKSUM
+
+
+async def _proof_by_reading(upload: _Upload, stored: Stored) -> Proof:
+    """Read back what an earlier process completed, whose parts nobody can name any more."""
+    stated = verify.stated_md5(upload.info)
+    if stated is None:
+        return Proof.SIZE
+    found = await verify.read_back(upload.route, upload.transfer, stored.etag)
+    if found is None:
+        return Proof.SIZE
+    if found != stated:
+        raise Corrupted(f"{object_name(upload.transfer)}: the copy read back is not the source's")
+    return Proof.READBACK
 
 
 def _combined_crc(upload: _Upload) -> bytes:

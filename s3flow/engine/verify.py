@@ -192,3 +192,19 @@ async def source_layout(route: Route, transfer: Transfer, limits: Limits) -> pla
     knows = first is not None and first.parts_count is not None
     size = first.size if first is not None and knows else None
     return plan.source_layout(transfer.size, transfer.etag, size, limits)
+
+
+async def read_back(route: Route, transfer: Transfer, etag: str) -> bytes | None:
+    """Read the copy with *etag* from the target and give its MD5; None if it cannot be read."""
+    if route.reader is None:
+        return None
+    bucket, key = route.destination(transfer)
+    md5 = hashlib.md5(usedforsecurity=False)
+    async with route.slots:
+        body = await route.reader.get_object(bucket, key, etag=etag)
+        try:
+            while chunk := await body.read():
+                md5.update(chunk)
+        finally:
+            body.close()
+    return md5.digest()

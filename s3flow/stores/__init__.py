@@ -1,0 +1,3 @@
+"""Where objects come from and go to: adapters of the engine's ports."""
+
+from __future__ import annotations
