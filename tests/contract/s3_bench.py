@@ -34,6 +34,16 @@ def open_store(server: servers.Server, **changes: object) -> S3Store:
     return S3Store(S3Settings(**{**values, **changes}), environ={})  # type: ignore[arg-type]
 
 
+@contextlib.asynccontextmanager
+async def opened_store(server: servers.Server, **changes: object) -> AsyncIterator[S3Store]:
+    """Give a store, and close it whatever happens."""
+    store = open_store(server, **changes)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]:
     """S3Store over the server that *fixture* gives, each test in a bucket of its own."""
 
@@ -49,9 +59,11 @@ def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextMa
         async def read(key: bytes) -> bytes | None:
             client = server.client()  # another implementation sees what ours did
             try:
-                return client.get_object(Bucket=bucket, Key=key.decode())["Body"].read()
+                data: bytes = client.get_object(Bucket=bucket, Key=key.decode())["Body"].read()
             except client.exceptions.NoSuchKey:
                 return None
+            else:
+                return data
             finally:
                 client.close()
 
@@ -60,7 +72,7 @@ def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextMa
             return opened[-1]
 
         is_moto = server.store == "moto"
-        yield Bench(
+        made = Bench(
             opened[0],
             bucket,
             read,
@@ -70,7 +82,10 @@ def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextMa
             knows_part_sizes=not is_moto,
             checks_md5=not is_moto,
         )
-        for store in opened:
-            await store.close()
+        try:
+            yield made
+        finally:
+            for store in opened:
+                await store.close()
 
     return bench
