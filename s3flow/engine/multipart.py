@@ -20,7 +20,7 @@ from s3flow.errors import (
     Stalled,
 )
 from s3flow.events import BytesMoved, UploadAborted
-from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, Stored, Transfer
+from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, State, Stored, Transfer
 
 MAX_UPLOAD_RESTARTS = 3
 
@@ -84,8 +84,9 @@ class _Upload:
         waiting = iter(numbers)
 
         async def lane() -> None:
-            for number in waiting:  # shared: each lane takes the next one
-                if self.route.stop.is_set():
+            while not self.route.stop.is_set():
+                number = next(waiting, None)  # shared: each lane takes the next one
+                if number is None:
                     return
                 await work(number)
 
@@ -94,7 +95,7 @@ class _Upload:
             async with asyncio.TaskGroup() as group:
                 for _ in range(lanes):
                     group.create_task(lane())
-        if next(waiting, None) is not None or self.route.stop.is_set():
+        if next(waiting, None) is not None:
             raise Stopped(object_name(self.transfer))
 
 
@@ -125,8 +126,9 @@ async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
     upload = _Upload(route, transfer, layout, info, _hashes_md5(route, info, layout))
     try:
         stored = await _upload(upload, attributes)
-    except (SourceChanged, SourceGone):
-        await abort(route, upload.transfer)  # nobody can ever finish it
+    except (SourceChanged, SourceGone, Corrupted):
+        # Nobody can ever finish it, or it holds a part that must not be taken for a good one.
+        await abort(route, upload.transfer)
         raise
     proof = await _multipart_proof(upload, stored)
     return Copied(Method.MULTIPART, proof, stored, dropped)
@@ -226,6 +228,8 @@ async def _completed_before(upload: _Upload, token: str) -> Stored | None:
         return None
     if there.headers.get(TOKEN_HEADER) != token:
         return None
+    if upload.layout.of_source and there.etag != upload.transfer.etag and not upload.done:
+        return None  # ours, but neither its ETag nor its parts can show what is in it: send it again
     return Stored(there.size, there.etag, there.checksums, there.version_id, there.encryption)
 
 
@@ -280,9 +284,11 @@ def _combined_crc(upload: _Upload) -> bytes:
 
 
 async def abort(route: Route, transfer: Transfer) -> None:
-    """Remove the transfer's upload, for good."""
+    """Remove the transfer's upload, for good; one without an id may still be open at the key."""
     if transfer.upload_id:
         await abort_upload(route, transfer.bucket, transfer.key, transfer.upload_id)
+    elif transfer.state is State.TRANSFERRING:
+        await abort_all(route, *route.destination(transfer))
 
 
 async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) -> None:
