@@ -19,8 +19,8 @@ import uvloop
 from s3flow.config import DaemonSettings, LocalEndpoint, S3Endpoint, Settings
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.wiring import Pace, Wiring
-from s3flow.errors import ConfigError
-from s3flow.events import Emit, fan_out
+from s3flow.errors import ConfigError, S3flowError
+from s3flow.events import Emit, Warned, fan_out
 from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.metrics import Metrics, watch_loop
@@ -198,6 +198,22 @@ async def _supervised(board: Board) -> None:
         await asyncio.sleep(interval)
 
 
+async def _sweep(wirings: Sequence[Wiring], older_than: float, tell: Emit) -> None:
+    """Remove what crashes left on disk. It may be a long walk, so work goes on beside it.
+
+    The lock of the state says that nobody else moves these flows; unfinished uploads are kept.
+    """
+    swept: set[int] = set()
+    for wiring in wirings:
+        target = wiring.target
+        if isinstance(target, LocalStore) and id(target) not in swept:
+            swept.add(id(target))
+            try:
+                await target.sweep(older_than)
+            except S3flowError as error:
+                tell(Warned(wiring.flow.name, f"leftovers of crashes were not looked for: {error}"))
+
+
 # --- the daemon ------------------------------------------------------------------------------
 
 
@@ -232,7 +248,10 @@ class Work:
                 abandon=self.abandon,
             )
             await self._listen(stack, board, metrics)
+            # Files of this run are younger than this, by more than a file system's clock is coarse.
+            started = time.time() - 0.1
             async with asyncio.TaskGroup() as group:
+                sweeping = group.create_task(_sweep(wirings, started, daemon.tell))
                 side = [
                     group.create_task(work)
                     for work in (
@@ -245,7 +264,9 @@ class Work:
                 systemd.notify("READY=1")
                 await (daemon.scan() if self.scan_only else daemon.run(once=self.once))
                 await board.refresh()
-                for task in side:
+                if not self.stop.is_set():
+                    await sweeping
+                for task in (sweeping, *side):
                     task.cancel()
             return self._ending(daemon, board.last), board.last
 

@@ -170,14 +170,16 @@ def set_modified(fd: int, modified: int) -> None:
         os.utime(fd, ns=(modified * 1_000_000, modified * 1_000_000))
 
 
-def walk_files(root: Path, start: bytes = b"") -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-    """Give our own unfinished files and journals from *start* below *root* on.
+def walk_files(
+    root: Path, start: bytes = b"", stop: threading.Event | None = None
+) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """Give our own unfinished files and journals from *start* below *root* on, until *stop* is set.
 
     Each comes with its directory's path below *root*. Links are not followed; directories that
     vanish are passed over.
     """
     pending = [start]
-    while pending:
+    while pending and not (stop and stop.is_set()):
         below = pending.pop()
         try:
             entries = os.scandir(os.fsencode(root) + b"/" + below)
@@ -191,18 +193,21 @@ def walk_files(root: Path, start: bytes = b"") -> Iterator[tuple[bytes, os.DirEn
                     yield below, entry
 
 
-def sweep(directories: Directories, older_than: float) -> int:
+def sweep(directories: Directories, older_than: float, stop: threading.Event) -> int:
     """Remove what crashes left behind before *older_than* (seconds since the epoch): B-72.
 
-    Kept are uploads that can go on: data with a journal, and a journal with data.
+    Kept are uploads that can go on: data with a journal, and a journal with data. *stop* ends the
+    walk early, with nothing removed.
     """
     found: dict[bytes, dict[bytes, float]] = {}
-    for below, entry in walk_files(directories.root_path):
+    for below, entry in walk_files(directories.root_path, stop=stop):
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
             # Not st_mtime: that is the object's time already.
             found.setdefault(below, {})[entry.name] = status.st_ctime
     removed = 0
+    if stop.is_set():
+        return removed
     for below, names in found.items():
         directory = directories.open(below)
         for name, changed in names.items():

@@ -202,10 +202,11 @@ class LocalStore:
     async def sweep(self, older_than: float) -> int:
         """Remove leftovers of crashes from before *older_than* (seconds since the epoch).
 
-        To be called at the start, while nobody else works below this root.
+        Work may go on beside it: what is younger stays.
         """
+        stop = threading.Event()
         with self._translated("", b""):
-            return await self._threads.run(self._sweep, older_than)
+            return await self._threads.run_until(stop, self._sweep, older_than, stop)
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -288,9 +289,9 @@ class LocalStore:
         found = ((key, look_up(self._directories, bucket, key)) for key in keys)
         return {key: listed for key, listed in found if listed is not None}
 
-    def _sweep(self, older_than: float) -> int:
+    def _sweep(self, older_than: float, stop: threading.Event) -> int:
         self._directories.check_root()
-        removed = files.sweep(self._directories, older_than)
+        removed = files.sweep(self._directories, older_than, stop)
         # Directories made just before a crash may not be on disk yet, and are not made again.
         flush(self._directories.root)
         return removed
