@@ -1,0 +1,374 @@
+"""A proxy between s3flow and a server that counts requests, and can delay, refuse or encrypt them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import ssl
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import uvloop
+
+from tests.servers import HOST
+
+CHUNK = 256 * 1024
+HEAD_LIMIT = 256 * 1024
+SLOW_DOWN = (
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code>"
+    b"<Message>Please reduce your request rate.</Message></Error>"
+)
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, and when it began, was answered and ended, on one clock of whole numbers."""
+
+    kind: str
+    method: str
+    bucket: str
+    key: str
+    query: dict[str, str]
+    began: int
+    status: int = 0  # 0: not answered
+    answered: int = 0
+    ended: int = 0
+
+    @property
+    def part(self) -> tuple[str, str, str, str]:
+        """What a part is known by: bucket, key, upload and number."""
+        return (self.bucket, self.key, self.query["uploadId"], self.query["partNumber"])
+
+
+def kind_of(method: str, key: str, query: dict[str, str], headers: dict[str, str]) -> str:
+    """Name a request of S3's REST dialect by what it does."""
+    copy = "_copy" if "x-amz-copy-source" in headers else ""
+    if not key:
+        if method == "GET":
+            return (
+                "list"
+                if "list-type" in query
+                else "list_uploads"
+                if "uploads" in query
+                else "about"
+            )
+        return "delete_many" if "delete" in query else "bucket"
+    if "uploadId" in query:
+        kinds = {"PUT": "upload_part" + copy, "GET": "list_parts", "POST": "complete"}
+        return kinds.get(method, "abort")
+    if "uploads" in query:
+        return "create_upload"
+    if "tagging" in query:
+        return f"{method.lower()}_tags"
+    return method.lower() + (copy if method == "PUT" else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    start: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def length(self) -> int | None:
+        """The size of the body; None when it is chunked or ends with the connection."""
+        if "chunked" in self.headers.get("transfer-encoding", ""):
+            return None
+        text = self.headers.get("content-length")
+        return None if text is None else int(text)
+
+
+async def _read_head(reader: asyncio.StreamReader) -> _Head | None:
+    try:
+        raw = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    start, *lines = raw.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines if line)
+    return _Head(start, {name.lower(): value.strip() for name, _, value in pairs}, raw)
+
+
+def _write(writer: asyncio.StreamWriter | None, data: bytes) -> None:
+    if writer is None:
+        return
+    if writer.is_closing():  # uvloop raises a RuntimeError for it
+        raise ConnectionResetError("the other side is gone")
+    writer.write(data)
+
+
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, size: int
+) -> bool:
+    """Pass *size* bytes on (None: nowhere); False when they end too early."""
+    while size:
+        chunk = await reader.read(min(size, CHUNK))
+        if not chunk:
+            return False
+        size -= len(chunk)
+        _write(writer, chunk)
+        if writer is not None:
+            await writer.drain()
+    return True
+
+
+async def _relay_chunked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> bool:
+    """Pass a chunked body on, trailers included."""
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        _write(writer, line)
+        if size:
+            if not await _relay(reader, writer, size + 2):
+                return False
+            continue
+        while True:
+            line = await reader.readuntil(b"\r\n")
+            _write(writer, line)
+            if line == b"\r\n":
+                return True
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One client's connection and its twin to the server."""
+
+    proxy: Proxy
+    client: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    server: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    waiting: deque[Request] = field(default_factory=deque)
+
+    async def run(self) -> None:
+        """Relay until either side is done; what the server was asked in full it may still answer."""
+        answers = asyncio.create_task(self._answers())
+        try:
+            complete = await self._requests()
+            if complete and self.waiting:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(10):
+                        await answers
+        finally:
+            answers.cancel()
+            await asyncio.wait({answers})
+            for _, writer in (self.client, self.server):
+                writer.close()
+
+    async def _requests(self) -> bool:
+        """Relay requests; False when the last one stayed incomplete."""
+        reader, writer = self.client[0], self.server[1]
+        while (head := await _read_head(reader)) is not None:
+            request = self.proxy.note(head)
+            delay = self.proxy.delay(request)
+            if delay:
+                await asyncio.sleep(delay)
+            refused = self.proxy.refuse(request)
+            if not refused:
+                self.waiting.append(request)
+            try:
+                if not refused:
+                    _write(writer, self.proxy.rewrite(head.raw))
+                whole = await self._pass_body(head, None if refused else writer)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                whole = False
+            if not whole:
+                return False
+            if refused:
+                await self._say_slow_down(request)
+        return True
+
+    async def _pass_body(self, head: _Head, writer: asyncio.StreamWriter | None) -> bool:
+        reader = self.client[0]
+        if "chunked" in head.headers.get("transfer-encoding", ""):
+            return await _relay_chunked(reader, writer)
+        if writer is not None:
+            await writer.drain()
+        return await _relay(reader, writer, head.length or 0)
+
+    async def _say_slow_down(self, request: Request) -> None:
+        writer = self.client[1]
+        body = b"" if request.method == "HEAD" else SLOW_DOWN
+        request.status, request.answered = 503, self.proxy.tick()
+        _write(
+            writer,
+            b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body),
+        )
+        await writer.drain()
+        request.ended = self.proxy.tick()
+
+    async def _answers(self) -> None:
+        reader = self.server[0]
+        sink = self.client[1]
+        while (head := await _read_head(reader)) is not None:
+            status = int(head.start.split(" ", 2)[1])
+            if status >= 200 and self.waiting:
+                self.waiting[0].status, self.waiting[0].answered = status, self.proxy.tick()
+            try:
+                if not await self._pass_answer(head, status, sink):
+                    break
+            except ConnectionError:
+                break  # the client is gone: its answers are recorded, and nobody waits for the rest
+            if status >= 200:
+                self.waiting.popleft().ended = self.proxy.tick()
+            if self.client[0].at_eof() and not self.waiting:
+                return
+        self.client[1].close()
+
+    async def _pass_answer(self, head: _Head, status: int, sink: asyncio.StreamWriter) -> bool:
+        _write(sink, head.raw)
+        if status < 200 or status in {204, 304} or self.waiting[0].method == "HEAD":
+            return True
+        if "chunked" in head.headers.get("transfer-encoding", ""):
+            return await _relay_chunked(self.server[0], sink)
+        if head.length is None:
+            await _relay(self.server[0], sink, 1 << 62)
+            return False
+        return await _relay(self.server[0], sink, head.length)
+
+
+def _never(_: Request) -> bool:
+    return False
+
+
+def _no_delay(_: Request) -> float:
+    return 0.0
+
+
+class Proxy:
+    """Listens on a loopback port, in a thread of its own, while its context lasts.
+
+    *refuse* says which requests are answered 503 SlowDown, *delay* how many seconds one waits
+    before it goes on, *tls* makes it speak TLS to clients, *rewrite* changes request heads.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        refuse: Callable[[Request], bool] = _never,
+        delay: Callable[[Request], float] = _no_delay,
+        tls: ssl.SSLContext | None = None,
+        rewrite: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        address = urlsplit(upstream)
+        self._upstream = (str(address.hostname), address.port or 80)
+        self.refuse = refuse
+        self.delay = delay
+        self.rewrite = rewrite
+        self._tls = tls
+        self.port = 0
+        self.requests: list[Request] = []
+        self._clock = itertools.count(1)
+        self._loop = uvloop.new_event_loop()
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect to."""
+        return f"{'https' if self._tls else 'http'}://{HOST}:{self.port}"
+
+    def tick(self) -> int:
+        """Give the time: every call is later than the one before."""
+        return next(self._clock)
+
+    def note(self, head: _Head) -> Request:
+        """Record a request by its head."""
+        method, target, _ = head.start.split(" ", 2)
+        path, _, text = target.partition("?")
+        query = dict(parse_qsl(text, keep_blank_values=True))
+        bucket, _, key = unquote(path).lstrip("/").partition("/")
+        kind = kind_of(method, key, query, head.headers)
+        request = Request(kind, method, bucket, key, query, self.tick())
+        self.requests.append(request)
+        return request
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        if not self.port:
+            raise RuntimeError("the proxy could not listen")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._ready.set()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        exchanges: set[asyncio.Task[None]] = set()
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            if task is not None:
+                exchanges.add(task)
+                task.add_done_callback(exchanges.discard)
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError, ssl.SSLError):
+                server = await asyncio.open_connection(*self._upstream, limit=HEAD_LIMIT)
+                await _Exchange(self, (reader, writer), server).run()
+
+        server = await asyncio.start_server(
+            accepted, HOST, 0, limit=HEAD_LIMIT, ssl=self._tls, backlog=1024
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in tuple(exchanges):
+            task.cancel()
+        if exchanges:
+            await asyncio.wait(exchanges)
+
+    # --- what was seen -------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self.requests = []
+
+    def seen(self, *kinds: str) -> list[Request]:
+        """Give the requests of *kinds*."""
+        return [request for request in tuple(self.requests) if request.kind in kinds]
+
+    def counts(self) -> Counter[str]:
+        """Give how many requests of each kind there were."""
+        return Counter(request.kind for request in tuple(self.requests))
+
+    def in_flight(self) -> int:
+        """Say how many requests have begun and not ended."""
+        return sum(not request.ended for request in tuple(self.requests))
+
+
+def parts_sent_twice(requests: Sequence[Request]) -> list[Request]:
+    """Give uploads of parts that the server had taken when the sender last asked what it holds."""
+    taken: dict[tuple[str, str, str, str], int] = {}
+    asked: dict[str, int] = {}
+    twice = []
+    for request in requests:
+        if request.kind == "list_parts":
+            asked[request.query["uploadId"]] = request.began
+        if request.kind != "upload_part":
+            continue
+        known_at = asked.get(request.query["uploadId"], request.began)
+        first = taken.get(request.part)
+        if first is not None and first < known_at:
+            twice.append(request)
+        if request.status == 200 and request.part not in taken:
+            taken[request.part] = request.answered
+    return twice
