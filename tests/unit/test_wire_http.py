@@ -429,7 +429,8 @@ async def test_a_server_that_reads_slowly_is_given_time_for_what_sits_in_buffers
     lane: Lane,
 ) -> None:
     """The kernel takes megabytes: the wait for the answer begins when the peer has them all."""
-    data = bytes(3_000_000)
+    data = bytes(6_000_000)
+    patience = Timeouts(progress=0.6, answer=0.6)  # seconds, where the whole takes two
 
     async def script(peer: Peer) -> None:
         # Little room on this side, so that what waits, waits in the sender's kernel.
@@ -438,12 +439,15 @@ async def test_a_server_that_reads_slowly_is_given_time_for_what_sits_in_buffers
         _, headers = await peer.head()
         left = int(headers["content-length"])
         while left:
-            left -= len(await peer.reader.read(min(left, 60_000)))
+            piece = await peer.reader.read(min(left, 60_000))
+            if not piece:
+                return
+            left -= len(piece)
             await asyncio.sleep(0.02)
         await peer.send(OK)
 
     async with lane.serve(script) as served:
-        pool = lane.pool(served, timeouts=QUICK)
+        pool = lane.pool(served, timeouts=patience)
         response = await pool.request("PUT", "/", {}, data)
         assert await response.read_all() == b"ok"
 
@@ -459,6 +463,8 @@ async def echo_digest(peer: Peer) -> None:
         left, total = int(headers["content-length"]), hashlib.sha256()
         while left:
             piece = await peer.reader.read(min(left, rng.choice([1, 1000, 70_000, 300_000])))
+            if not piece:
+                return
             total.update(piece)
             left -= len(piece)
             if rng.random() < 0.1:
