@@ -329,12 +329,14 @@ async def test_a_cancelled_caller_waits_until_its_thread_is_done() -> None:
 
     task = asyncio.create_task(threads.run(work))
     await asyncio.to_thread(begun.wait)
-    for _ in range(3):  # not even an impatient one lets go
-        task.cancel()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not task.done()
-    go_on.set()
+    try:
+        for _ in range(3):  # not even an impatient one lets go
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not task.done()
+    finally:
+        go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done.is_set()
