@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring
-from s3flow.errors import S3flowError
+from s3flow.errors import S3flowError, StateError
 from s3flow.events import BytesMoved, Emit, Event, Recorded
 from s3flow.model import Change, Sample, State
 from s3flow.ports import Crc64, StateStore
@@ -90,10 +91,10 @@ class Daemon:
             await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 await self._drain(running)
-            await running
-        except asyncio.CancelledError:
+            # Not "await running": its being cancelled must not be mistaken for ours.
+            await asyncio.wait({running})
             if not running.cancelled():
-                raise
+                running.result()
         finally:
             stopped.cancel()
             running.cancel()
@@ -144,7 +145,9 @@ class Daemon:
         for name, flow in self.flows.items():
             sample = flow.next_sample(time.time())
             if sample is not None:
-                await self.state.sample(name, sample)
+                # The counts go on in the next one; the recorder tells that the state is in trouble.
+                with contextlib.suppress(StateError):
+                    await self.state.sample(name, sample)
 
 
 def _unsettled(change: Change, error: Exception) -> Change:

@@ -47,7 +47,7 @@ class _Upload:
         """Pipe one part from the source into the upload."""
         route, span = self.route, self.layout.span(number)
         bucket, key = route.destination(self.transfer)
-        async with route.slots, route.gate:
+        async with route.gate, route.slots:
             body = await route.open(self.transfer, span)
             try:
                 hashing = verify.HashingBody(body, route.crc64, md5=self.hash_md5)
@@ -66,7 +66,7 @@ class _Upload:
 
     async def hash_part(self, number: int) -> None:
         """Read a part that the target holds already, to compare it: it is not sent again."""
-        async with self.route.slots, self.route.gate:
+        async with self.route.gate, self.route.slots:
             body = await self.route.open(self.transfer, self.layout.span(number))
             try:
                 hashing = verify.HashingBody(body, self.route.crc64, md5=True)
@@ -229,7 +229,9 @@ async def _completed_before(upload: _Upload, token: str) -> Stored | None:
     if there.headers.get(TOKEN_HEADER) != token:
         return None
     if upload.layout.of_source and there.etag != upload.transfer.etag and not upload.done:
-        return None  # ours, but neither its ETag nor its parts can show what is in it: send it again
+        return (
+            None  # ours, but neither its ETag nor its parts can show what is in it: send it again
+        )
     return Stored(there.size, there.etag, there.checksums, there.version_id, there.encryption)
 
 

@@ -30,7 +30,9 @@ class Route:
     source: Source
     target: Target
     gate: Gate
-    slots: asyncio.Semaphore  # the daemon's bound on bodies in flight, and so on their buffers
+    # The daemon's bound on bodies in flight, and so on their buffers. Taken after the gate's place:
+    # who waits at the gate of a throttled flow must not keep other flows from working.
+    slots: asyncio.Semaphore
     bytes_buckets: tuple[TokenBucket, ...]
     request_buckets: tuple[TokenBucket, ...]
     crc64: Crc64

@@ -160,8 +160,8 @@ class Blockade:
         """End a passage: a `Blocked` *error* blocks the flow, any other end of a scout's opens it."""
         if isinstance(error, Blocked):
             self._close(error)
-        elif scout and not isinstance(error, asyncio.CancelledError):
-            self._unblock()
+        elif scout and not isinstance(error, asyncio.CancelledError) and not self._stop.is_set():
+            self._unblock()  # at a stop scouts come back without having looked
         if scout:
             self._scout.release()
 

@@ -22,7 +22,7 @@ async def transfer_object(route: Route, transfer: Transfer) -> Copied:
 
 async def _put(route: Route, transfer: Transfer) -> Copied:
     bucket, key = route.destination(transfer)
-    async with route.slots, route.gate:
+    async with route.gate, route.slots:
         body = await route.open(transfer)
         try:
             info = body.info

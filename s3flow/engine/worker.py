@@ -163,7 +163,11 @@ class Worker:
         """Go on with the version that is at the source now; nothing of the old one is kept."""
         aborted = await self._abort(self.route.begun.get(transfer.id, transfer))
         change = Change(transfer, State.DISCOVERED if aborted else State.TRANSFERRING)
-        info = await self.route.source.head_object(transfer.bucket, transfer.key)
+        try:
+            info = await self.route.source.head_object(transfer.bucket, transfer.key)
+        except Exception as error:  # noqa: BLE001  the next try finds out by itself
+            self._tell_retry(transfer, error, 0.0)
+            return change
         if info is not None:  # else the next try finds it gone
             change.version = Listed(
                 transfer.key, info.size, info.etag, info.modified, info.storage_class

@@ -48,6 +48,7 @@ class Lab:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     abandon: asyncio.Event = field(default_factory=asyncio.Event)
     subscribers: list[Emit] = field(default_factory=list)
+    others: list[Wiring] = field(default_factory=list)  # further flows of the same daemon
     wrap_state: Callable[[StateStore], StateStore] = lambda state: state
 
     @property
@@ -70,7 +71,13 @@ class Lab:
             wiring = Wiring(self.flow, self.source, self.target, reader)
             wrapped = self.wrap_state(state)
             daemon = Daemon(
-                wrapped, [wiring], self.pace, Crc64Nvme(), self._tell, self.stop, self.abandon
+                wrapped,
+                [wiring, *self.others],
+                self.pace,
+                Crc64Nvme(),
+                self._tell,
+                self.stop,
+                self.abandon,
             )
             await daemon.run(once=once)
             return count(await state.totals(self.flow.name))
@@ -143,9 +150,13 @@ class Lab:
 
     def query(self, statement: str) -> list[Any]:
         """Ask the state's file, past all code of the engine."""
+        return self._query(statement)[0]
+
+    def _query(self, *statements: str) -> list[list[Any]]:
         place = f"file:{self.folder / 'state.db'}?mode=ro"
         with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
-            return db.execute(statement).fetchall()
+            db.execute("BEGIN")  # all statements see the same moment
+            return [db.execute(statement).fetchall() for statement in statements]
 
     def of(self, kind: type[E]) -> list[E]:
         """Give the events of a kind."""
@@ -173,8 +184,9 @@ class Lab:
     def check_totals(self) -> None:
         """Compare the totals with the rows that they sum up."""
         by_state = "SELECT state, sum({}), sum({}) FROM {} GROUP BY state ORDER BY state"
-        totals = self.query(by_state.format("objects", "bytes", "totals"))
-        rows = self.query(by_state.format("1", "size", "objects"))
+        totals, rows = self._query(
+            by_state.format("objects", "bytes", "totals"), by_state.format("1", "size", "objects")
+        )
         assert [line for line in totals if line[1]] == rows
 
 
