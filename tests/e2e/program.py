@@ -197,6 +197,7 @@ def watched(program: Program) -> Iterator[list[FlowStatus]]:
         try:
             while not over.is_set():
                 seen.extend(program.status().values())
+                over.wait(0.1)  # most of the processor is for what is watched
         except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as error:
             broken.append(error)
 
