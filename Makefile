@@ -36,8 +36,8 @@ format: $(VENV)/.ready       ## ruff format, ruff check --fix
 integration: $(VENV)/.ready  ## the end-to-end suite against real servers (Ceph RGW, localstack; versitygw, MinIO with Go)
 	$(PY) -m tests.integration.run
 
-bench: $(VENV)/.ready        ## throughput and memory
-	$(PY) -m tests.bench.run
+bench: $(VENV)/.ready        ## wall, CPU and memory beside rclone, s5cmd and others; BENCH="--quick --case small-s3"
+	$(PY) -m tests.bench.run $(BENCH)
 
 run: $(VENV)/.ready          ## the daemon, with CONFIG=config.toml
 	$(VENV)/bin/s3flow run --config $(or $(CONFIG),config.toml)

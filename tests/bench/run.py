@@ -1,0 +1,224 @@
+"""`make bench`: the same objects on the same server, s3flow and each peer in turn, round after round."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench import check, measure, report
+from tests.bench.cases import CASES, CannotError, Case, Kind, Scene
+from tests.bench.objects import describe, prepare
+from tests.bench.ours import Floor, S3flow
+from tests.bench.peers import PEERS, Contender
+from tests.bench.server import ACCESS_KEY, SECRET_KEY, BenchServer, nginx
+from tests.integration.servers_real import cache
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS, QUICK_ROUNDS = 5, 2
+console = Console()
+
+
+def contenders(names: Sequence[str]) -> list[Contender]:
+    """Make the contenders, or those named."""
+    found: list[Contender] = [S3flow(), Floor(), *(peer() for peer in PEERS)]
+    return [c for c in found if not names or c.name.split()[0] in names]
+
+
+class Bench:
+    """Runs cases against one running server."""
+
+    def __init__(
+        self, server: BenchServer, data: Path, scratch: Path, options: argparse.Namespace
+    ) -> None:
+        self._server = server
+        self._data = data
+        self._scratch = scratch
+        self._options = options
+        self._rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+
+    def run_case(self, case: Case, *, tls: bool) -> report.CaseResult:
+        """Run all contenders, A B A B …; those that fail once are out, and the table says why."""
+        objects = case.objects(quick=self._options.quick)
+        title = case.title_of(quick=self._options.quick)
+        found = report.CaseResult(
+            case.name, title, "nginx, TLS" if tls else "nginx, HTTP", objects.count, objects.size
+        )
+        racers: list[tuple[Contender, report.Result]] = []
+        for contender in contenders(self._options.only):
+            result = report.Result(contender.name, contender.version(), "")
+            racers.append((contender, result))
+            found.results.append(result)
+        for number in range(1, self._rounds + 1):
+            for contender, result in racers:
+                if not result.problem:
+                    self._run_once(contender, result, self._scene(case, contender, tls=tls), number)
+        return found
+
+    def _scene(self, case: Case, contender: Contender, *, tls: bool) -> Scene:
+        objects = case.objects(quick=self._options.quick)
+        folder = (
+            self._scratch
+            / f"{case.name}-{contender.name.replace(' ', '-')}-{'tls' if tls else 'http'}"
+        )
+        folder.mkdir(exist_ok=True)
+        disk = folder / "disk"
+        shutil.rmtree(disk, ignore_errors=True)
+        disk.mkdir()
+        shutil.copyfile(self._data / objects.name / "index.tsv", folder / "index.tsv")
+        return Scene(
+            case,
+            objects,
+            self._server.url(tls=tls),
+            self._server.ca_file if tls else None,
+            ACCESS_KEY,
+            SECRET_KEY,
+            objects.name,
+            f"to-{objects.name}",
+            folder,
+            disk,
+        )
+
+    def _run_once(
+        self, contender: Contender, result: report.Result, scene: Scene, number: int
+    ) -> None:
+        name = f"{scene.case.name} {contender.name}, round {number}"
+        log = scene.folder / "output"
+        try:
+            if scene.case.kind is Kind.RESCAN and isinstance(contender, S3flow) and number == 1:
+                self._scan_first(contender, scene)
+            command = contender.command(scene)
+            self._server.reset()
+            os.sync()  # what an earlier contender left to write is not this one's to wait for
+            server_before, began = self._server.cpu_seconds(), time.time()
+            run = measure.run(command.argv, command.env, scene.folder, log)
+            run = replace(run, server_cpu=self._server.cpu_seconds() - server_before)
+            if scene.case.kind is Kind.RESTART:
+                run = replace(run, wall=self._server.first_byte() - began)
+            self._verify(contender, scene, run, is_last=number == self._rounds)
+        except CannotError as reason:
+            result.problem = str(reason)
+            return
+        except AssertionError as wrong:
+            tail = log.read_bytes()[-600:].decode(errors="replace") if log.exists() else ""
+            result.problem = f"does not count: {wrong} {tail.strip()}"
+            console.print(f"{name}: {result.problem}", style="red", markup=False)
+            return
+        result.settings = command.settings
+        result.runs.append(run)
+        console.print(
+            f"{name}: {run.wall:.2f} s, CPU {run.user:.2f} + {run.system:.2f} s,"
+            f" {run.peak / report.MIB:.0f} MiB, server {run.server_cpu:.2f} s",
+            highlight=False,
+        )
+
+    def _verify(
+        self, contender: Contender, scene: Scene, run: measure.Run, *, is_last: bool
+    ) -> None:
+        """Raise `AssertionError` unless the run counts."""
+        assert run.exit_code == 0, f"exit code {run.exit_code}"
+        contender.check(scene)
+        if scene.case.kind in {Kind.TO_S3, Kind.SERVER_COPY}:
+            held = self._server.held(scene.target)
+            assert held.equal == scene.objects.count, f"the target holds {held}"
+            assert held.bytes == scene.objects.size, f"the target holds {held}"
+        elif scene.case.kind is Kind.TO_DISK:
+            described = describe(self._data, scene.objects.name)
+            check.files(scene.disk, described)
+            sample = described if is_last else random.sample(described, min(64, len(described)))
+            check.contents(
+                scene.disk, sample if is_last or scene.objects.count > 64 else sample[:1]
+            )
+
+    def _scan_first(self, contender: S3flow, scene: Scene) -> None:
+        first = replace(scene, case=CASES["scan"])
+        command = contender.command(first)
+        run = measure.run(command.argv, command.env, scene.folder, scene.folder / "output")
+        assert run.exit_code == 0, f"the first scan ended with {run.exit_code}"
+        contender.check(first)
+
+
+def about(options: argparse.Namespace) -> dict[str, str]:
+    """Say where and when this was measured."""
+    versions = {f"version of {c.name}": c.version() for c in contenders(options.only)}
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": f"{os.cpu_count()} x {model}",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.run", description=__doc__)
+    parser.add_argument(
+        "--case", action="append", choices=list(CASES), help="only this case; repeatable"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], help="only this contender; repeatable"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help=f"default {ROUNDS}")
+    parser.add_argument("--quick", action="store_true", help="small cases, two rounds")
+    parser.add_argument("--http", action="store_true", help="only plain HTTP")
+    parser.add_argument("--tls", action="store_true", help="only TLS")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the server")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the cases; 1 when a run of s3flow itself did not count."""
+    options = parse(words)
+    cases = [CASES[name] for name in options.case or CASES]
+    names = list(dict.fromkeys(case.objects(quick=options.quick).name for case in cases))
+    data = prepare(cache() / "bench-objects", names)
+    done: list[report.CaseResult] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="run-", dir=cache()) as scratch,
+        nginx(data, options.workers) as server,
+        contextlib.suppress(KeyboardInterrupt),  # what is measured by then is still reported
+    ):
+        bench = Bench(server, data, Path(scratch), options)
+        for case in cases:
+            for tls in (False, True):
+                if (options.http and tls) or (options.tls and not tls):
+                    continue
+                done.append(bench.run_case(case, tls=tls))
+                report.show(console, done[-1])
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    report.write_json(stem.with_suffix(".json"), about(options), done)
+    stem.with_suffix(".svg").write_text(report.picture(done))
+    console.print(f"written: {stem}.json and {stem}.svg", highlight=False)
+    failed = [
+        r
+        for found in done
+        for r in found.results
+        if r.contender == report.OURS and r.problem.startswith("does not count")
+    ]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
