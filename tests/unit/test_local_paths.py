@@ -381,3 +381,24 @@ async def test_a_key_of_512_components_arrives(store: LocalStore) -> None:
     await put(store, key, b"deep")
     assert set(await store.find("", [key])) == {key}
     assert await asyncio.to_thread(store._uploads.unfinished, "", b"") == []
+
+
+async def test_a_directory_that_was_moved_away_is_not_looked_into(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    await put(store, b"d/key", b"data")
+    (tmp_path / "root/d").rename(tmp_path / "elsewhere")
+    (tmp_path / "root/d").mkdir()
+    assert await store.find("", [b"d/key"]) == {}
+
+
+def test_a_directory_made_while_its_parent_is_synced_is_still_to_be_synced(tmp_path: Path) -> None:
+    directories = paths.Directories(tmp_path, fold_case=False)
+    directories.open(b"one/x", make=True)
+    before = directories.unsynced_above(b"one/x")
+    assert set(before) == {b"", b"one"}
+    directories.open(b"two", make=True)  # after the sync of the root, before it was noted
+    for path, made in before.items():
+        directories.synced(path, made)
+    assert set(directories.unsynced_above(b"one/x")) == {b""}
+    directories.close()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3flow.errors import BadAnswer, ConnectionLost, NoSuchUpload
+from s3flow.errors import BadAnswer, ConnectionLost, NoSuchUpload, TargetFull
 from s3flow.model import Attributes, Part
 from s3flow.stores.local import LocalStore, journal
 from s3flow.stores.local.journal import Header, Record
@@ -258,3 +258,15 @@ async def test_uploads_of_two_buckets_are_told_apart(store: LocalStore) -> None:
     assert await store.list_multipart_uploads("three", b"") == []
     for prefix in (b"../", b"/", b"a//", b".s3flow-", b"x" * 300, b"key/"):
         assert await store.list_multipart_uploads("one", prefix) == []
+
+
+async def test_an_upload_that_cannot_begin_leaves_no_files(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(TargetFull):
+        await begin(store, 4)
+    assert list(tmp_path.iterdir()) == []
