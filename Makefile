@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY   := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format integration bench run clean
+.PHONY: help demo test check lint format integration bench profile run clean
 
 help:         ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,9 @@ integration: $(VENV)/.ready  ## the end-to-end suite against real servers (Ceph 
 
 bench: $(VENV)/.ready        ## wall, CPU and memory beside rclone, s5cmd and others; BENCH="--quick --case small-s3"
 	$(PY) -m tests.bench.run $(BENCH)
+
+profile: $(VENV)/.ready      ## a flame graph of one case, with CASE=small-s3
+	$(PY) -m tests.bench.profiling $(or $(CASE),small-s3) $(PROFILE)
 
 run: $(VENV)/.ready          ## the daemon, with CONFIG=config.toml
 	$(VENV)/bin/s3flow run --config $(or $(CONFIG),config.toml)

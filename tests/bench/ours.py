@@ -64,8 +64,6 @@ class S3flow:
         kind = scene.case.kind
         if kind is Kind.SERVER_COPY:
             raise CannotError("s3flow does not copy server-side yet")
-        if kind is Kind.RESCAN and not scene.folder.joinpath("scanned.db").exists():
-            raise CannotError("the first scan, which a second one needs, failed")
         self._write_config(scene)
         self._fresh_state(scene)
         verb = "scan" if kind in {Kind.SCAN, Kind.RESCAN} else "sync"
@@ -75,6 +73,10 @@ class S3flow:
             "defaults, SQLite state, every object proven"
             + (", files fsynced" if kind is Kind.TO_DISK else ""),
         )
+
+    def has_scanned(self, scene: Scene) -> bool:
+        """Say whether the state of a first scan is there for a second one."""
+        return (scene.folder / "scanned.db").exists()
 
     def check(self, scene: Scene) -> None:
         """Hold the state against the objects: one row each, in one outcome, with a proof.

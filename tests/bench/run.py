@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.bench import check, measure, report
-from tests.bench.cases import CASES, CannotError, Case, Kind, Scene
+from tests.bench.cases import CASES, CannotError, Case, Command, Kind, Scene
 from tests.bench.objects import describe, prepare
 from tests.bench.ours import Floor, S3flow
 from tests.bench.peers import PEERS, Contender
@@ -64,10 +64,11 @@ class Bench:
         for number in range(1, self._rounds + 1):
             for contender, result in racers:
                 if not result.problem:
-                    self._run_once(contender, result, self._scene(case, contender, tls=tls), number)
+                    self._run_once(contender, result, self.scene(case, contender, tls=tls), number)
         return found
 
-    def _scene(self, case: Case, contender: Contender, *, tls: bool) -> Scene:
+    def scene(self, case: Case, contender: Contender, *, tls: bool) -> Scene:
+        """Prepare the folders of a run."""
         objects = case.objects(quick=self._options.quick)
         folder = (
             self._scratch
@@ -97,9 +98,7 @@ class Bench:
         name = f"{scene.case.name} {contender.name}, round {number}"
         log = scene.folder / "output"
         try:
-            if scene.case.kind is Kind.RESCAN and isinstance(contender, S3flow) and number == 1:
-                self._scan_first(contender, scene)
-            command = contender.command(scene)
+            command = self.prepared_command(contender, scene)
             self._server.reset()
             os.sync()  # what an earlier contender left to write is not this one's to wait for
             server_before, began = self._server.cpu_seconds(), time.time()
@@ -123,6 +122,16 @@ class Bench:
             f" {run.peak / report.MIB:.0f} MiB, server {run.server_cpu:.2f} s",
             highlight=False,
         )
+
+    def prepared_command(self, contender: Contender, scene: Scene) -> Command:
+        """Give a run's command. Raises `CannotError`; `AssertionError` when a first scan fails."""
+        if (
+            scene.case.kind is Kind.RESCAN
+            and isinstance(contender, S3flow)
+            and not contender.has_scanned(scene)
+        ):
+            self._scan_first(contender, scene)
+        return contender.command(scene)
 
     def _verify(
         self, contender: Contender, scene: Scene, run: measure.Run, *, is_last: bool
