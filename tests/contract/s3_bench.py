@@ -19,6 +19,8 @@ MOTO_GAPS = {
     "beforehand[moto-line": "moto routes no key with a line break",
     "headers_and_tags_come_back": "moto takes no & in a tag",
     "an_unknown_upload_is_named": "moto answers 500 to parts of unknown uploads",
+    "an_aborted_upload_is_gone": "moto answers 500 to the end of an unknown upload",
+    "goes_on_in_another_process": "moto says that every upload began in 2010",
 }
 
 
@@ -55,17 +57,14 @@ def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextMa
                 pytest.skip(gap)
         bucket = servers.make_bucket(server)
         opened = [open_store(server)]
+        client = server.client()  # another implementation sees what ours did
 
         async def read(key: bytes) -> bytes | None:
-            client = server.client()  # another implementation sees what ours did
             try:
                 data: bytes = client.get_object(Bucket=bucket, Key=key.decode())["Body"].read()
             except client.exceptions.NoSuchKey:
                 return None
-            else:
-                return data
-            finally:
-                client.close()
+            return data
 
         async def reopen() -> S3Store:
             opened.append(open_store(server))
@@ -79,7 +78,7 @@ def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextMa
             reopen,
             part_size=5 * MIB if is_moto else 1000,
             steps=40,
-            knows_part_sizes=not is_moto,
+            knows_part_sizes=False,  # neither does for HEAD
             checks_md5=not is_moto,
         )
         try:
@@ -87,5 +86,6 @@ def s3(fixture: str) -> Callable[[pytest.FixtureRequest], AbstractAsyncContextMa
         finally:
             for store in opened:
                 await store.close()
+            client.close()
 
     return bench

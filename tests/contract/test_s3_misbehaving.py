@@ -135,6 +135,15 @@ async def test_a_range_is_the_range_of_that_version_or_an_error(
         assert "partNumber" not in server.requests[0].target  # B-08
 
 
+async def test_a_part_is_asked_for_by_number_and_its_checksum_is_not_the_objects() -> None:
+    headers = {"ETag": '"e-2"', "x-amz-mp-parts-count": "2", "x-amz-checksum-crc32": "AAAAAA=="}
+    async with scripted(lambda request: found(b"abc", headers=headers)) as server:
+        info = await server.store().head_object(BUCKET, KEY, part_number=2)
+        assert info is not None
+        assert (info.size, info.parts_count, info.etag, info.checksums) == (3, 2, "e-2", {})
+        assert server.requests[0].query == {"partNumber": "2"}
+
+
 async def test_a_range_knows_its_own_and_the_objects_size() -> None:
     headers = {
         "Content-Range": "bytes 1-2/3",
