@@ -57,12 +57,6 @@ async def put(store: LocalStore, key: bytes, data: bytes, chunk_size: int = 65_5
             raise error
 
 
-def open_files() -> int:
-    """Count this process's descriptors, after what refers to them is gone."""
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 # --- a full disk (B-70) --------------------------------------------------------------------------
 
 
