@@ -49,6 +49,7 @@ class Lab:
     abandon: asyncio.Event = field(default_factory=asyncio.Event)
     subscribers: list[Emit] = field(default_factory=list)
     others: list[Wiring] = field(default_factory=list)  # further flows of the same daemon
+    daemon: Daemon | None = None  # of the last run
     wrap_state: Callable[[StateStore], StateStore] = lambda state: state
 
     @property
@@ -70,7 +71,7 @@ class Lab:
             reader: Any = self.target if hasattr(self.target, "get_object") else None
             wiring = Wiring(self.flow, self.source, self.target, reader)
             wrapped = self.wrap_state(state)
-            daemon = Daemon(
+            self.daemon = Daemon(
                 wrapped,
                 [wiring, *self.others],
                 self.pace,
@@ -79,7 +80,7 @@ class Lab:
                 self.stop,
                 self.abandon,
             )
-            await daemon.run(once=once)
+            await self.daemon.run(once=once)
             return count(await state.totals(self.flow.name))
         finally:
             await state.close()

@@ -124,17 +124,32 @@ async def test_a_throttled_flow_does_not_hold_the_bodies_of_the_others(
     release = asyncio.Event()
 
     class Hanging(Faulty):
+        waiting = 0
+
         async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
             if call.method in {"put_object", "upload_part"}:
+                self.waiting += 1
                 await release.wait()
             return await go()
 
-    lab.source = Throttling(Recording(lab.src), every=1, times=20)
-    lab.target = Hanging(lab.dst)
+    class Late(Faulty):
+        """Begins when the other flow has one body in its hands and stands at its gate."""
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            assert lab.daemon is not None
+            gate = lab.daemon.flows["flow"].route.gate
+            if call.method == "list_page":
+                while gate.limit > 1 or not (gate._waiting and hanging.waiting):
+                    await asyncio.sleep(0)
+            return await go()
+
+    lab.source = Raising(lab.src, Throttled("slow down"), first(20, "get_object"))
+    lab.target = hanging = Hanging(lab.dst)
     source, target = store("src2", "from"), store("dst2", "to")
     for number in range(10):
         source.put("from", b"%d" % number, b"x")
-    lab.others = [Wiring(replace(FLOW, name="other"), source, target)]
+    late: Any = Late(source)
+    lab.others = [Wiring(replace(FLOW, name="other"), late, target)]
 
     def watch(event: Event) -> None:
         if len(target.keys("to")) == 10:
