@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,6 +28,7 @@ UNSIGNED_HEADERS = frozenset(
     }
 )
 
+_BLANKS = re.compile(r"[ \t]+")
 _SHAPES = 1024  # user metadata makes header sets unbounded; the cache of them is not
 _EMPTY = hashlib.sha256()  # copied instead of constructed: saves OpenSSL's algorithm look-up
 
@@ -123,7 +125,9 @@ class Signer:
         lines = "".join([f"{name}:{_trimmed(headers[sent])}\n" for sent, name in shape.names])
         request = f"{method}\n{path}\n{query}\n{lines}\n{shape.signed}\n{payload}"
         digest = _EMPTY.copy()
-        digest.update(request.encode())
+        # Headers go out as latin-1, so that is what the server hashes. What latin-1 cannot hold is
+        # refused when the request is written, with a better message.
+        digest.update(request.encode("latin-1", "replace"))
         scope = f"{self._day}/{self._scope_end}"
         message = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest.hexdigest()}"
         signature = self._key.hexdigest(message.encode())
@@ -155,8 +159,11 @@ class Signer:
 
 
 def _trimmed(value: str) -> str:
-    """Give a header's value without outer blanks and with inner runs of them as one."""
-    return " ".join(value.split()) if " " in value or not value.isprintable() else value
+    """Give a header's value without outer blanks and with inner runs of them as one.
+
+    Only blanks and tabs: U+00A0 is a byte of somebody's metadata.
+    """
+    return _BLANKS.sub(" ", value).strip(" ") if " " in value or "\t" in value else value
 
 
 def quote_key(key: bytes) -> str:

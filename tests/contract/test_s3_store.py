@@ -130,7 +130,6 @@ async def test_what_travels_with_an_object_arrives(store: S3Store, bucket: str) 
     assert await store.get_object_tagging(bucket, b"k") == attributes.tags
 
 
-@pytest.mark.xfail(reason="the signer hashes header values as UTF-8, the wire sends latin-1")
 async def test_metadata_that_is_not_ascii_is_signed_as_it_is_sent(
     signing_server: servers.Server,
 ) -> None:  # B-144
