@@ -158,11 +158,7 @@ def status(
         else:
             from s3flow.observe.display import status_table
 
-            if watch and sys.stdout.isatty():
-                import click
-
-                click.clear()
-            _print(status_table(snapshots))
+            _print(status_table(snapshots), clear=watch)
         if not watch:
             return
         try:
@@ -240,7 +236,10 @@ def doctor(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
     raise typer.Exit(Ending.DONE if _run(main()) else Ending.SOME_FAILED)
 
 
-def _print(table: object) -> None:
+def _print(table: object, *, clear: bool = False) -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    if clear:
+        console.clear()  # does nothing where there is no terminal
+    console.print(table)
