@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.e2e import content
 from tests.e2e.gaps import other
 from tests.e2e.program import Program, document
 from tests.e2e.proxy import Proxy
+from tests.e2e.supervisor import Supervisor
 from tests.servers import Server, make_bucket
 
 MIB = 1024 * 1024
@@ -142,3 +144,13 @@ def crowd(s3_server: Server) -> content.Crowd:
     """Give a bucket of 3,000 small objects, two of 96 MiB and one of 300 MiB."""
     large = {"large/one": 96 * MIB, "large/two": 96 * MIB + 1, "huge/one": 300 * MIB}
     return content.make_crowd(s3_server, 3000, large)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """Give a supervisor; a socket's path must be short."""
+    with (
+        tempfile.TemporaryDirectory(prefix="s3flow-") as folder,
+        Supervisor(Path(folder) / "notify") as listening,
+    ):
+        yield listening

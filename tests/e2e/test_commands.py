@@ -1,0 +1,248 @@
+"""The command line as a person meets it: exit statuses, messages, and the way out of trouble."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Stage, staged
+from tests.e2e.program import HANG, Program, document
+from tests.servers import make_bucket, ministack
+
+COMMANDS = ("run", "sync", "scan", "plan", "status", "retry", "failures", "forget", "doctor")
+
+
+def planned(program: Program) -> dict[tuple[str, str], int]:
+    """Read the table that `plan` prints: objects by verdict and by what."""
+    rows = re.findall(
+        r"│ *([\w-]+) *│ *(\w+) *│ *([\w ]+?) *│ *([\d,]+) *│", program.run("plan").out
+    )
+    return {(verdict, what): int(count.replace(",", "")) for _, verdict, what, count in rows}
+
+
+# --- before anything moves -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
+    program = Program.written(tmp_path, "", {})
+    done = program.run(command, "--help")
+    assert "--config" in done.out
+    assert f"s3flow {command}" in done.out
+
+
+def bad(tmp_path: Path, **changed: object) -> str:
+    daemon = {"state": "sqlite:///state.db", "listen": "off"}
+    endpoints = {"a": {"type": "s3", "url": "http://127.0.0.1:9"}, "b": {"type": "local"}}
+    endpoints["b"]["path"] = str(tmp_path)
+    flow = {"name": "one", "source": "a:bucket/", "target": "b:copy/"}
+    daemon |= changed.pop("daemon", {})  # type: ignore[arg-type]
+    endpoints["a"] |= changed.pop("endpoint", {})  # type: ignore[arg-type]
+    return document(daemon, endpoints, [flow | changed])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"inclde": ["*"]}, ["inclde", "include"]),
+        ({"endpoint": {"secret_access_key": "${NOT_SET_ANYWHERE}"}}, ["NOT_SET_ANYWHERE"]),
+        ({"source": "nobody:bucket/"}, ["nobody", "source"]),
+        ({"part_size": "12 parsecs"}, ["part_size", "parsecs"]),
+        ({"daemon": {"queue": "redis://localhost"}}, ["queue", "local"]),
+        ({"overwrite": "sometimes"}, ["overwrite", "never"]),
+    ],
+)
+def test_a_wrong_configuration_is_named_with_its_remedy(
+    tmp_path: Path, change: dict[str, object], words: list[str]
+) -> None:
+    program = Program.written(tmp_path, bad(tmp_path, **change), {})
+    for command in ("sync", "plan", "status", "doctor"):
+        done = program.run(command, code=2)
+        assert "config.toml" in done.err
+        assert "Traceback" not in done.err
+        assert all(word in done.err for word in words), done.err
+    assert not (tmp_path / "state.db").exists()
+
+
+def test_wrong_usage_is_told(tmp_path: Path) -> None:
+    program = Program.written(tmp_path, bad(tmp_path), {})
+    assert "nobody" in program.run("sync", "--flow", "nobody", code=2).err
+    assert "--bogus" in program.run("sync", "--bogus", code=2).err
+    program.config.unlink()
+    assert "config.toml" in program.run("sync", code=2).err
+
+
+# --- plan, scan, status --------------------------------------------------------------------------
+
+
+def test_plan_says_before_and_after_what_would_be_done(stage: Stage) -> None:
+    for key in ("a", "b", "skipped.tmp"):
+        stage.put(key)
+    stage.theirs.put_object(Bucket=stage.target, Key="b", Body=b"some bytes")
+    program = stage.program({"exclude": ["*.tmp"]})
+    proxy_before = planned(program)
+    assert proxy_before == {
+        ("transfer", "put"): 1,
+        ("adopt", "etag"): 1,
+        ("skip", "excluded"): 1,
+    }
+    assert program.flow()["objects"]["listed"] == 0  # it only reads
+    program.run("sync")
+    assert stage.there("a") == b"some bytes"
+    after = planned(program)
+    assert {verdict for verdict, _ in after} <= {"unchanged", "skip"}
+    assert sum(after.values()) == 3
+
+
+def test_scan_records_and_transfers_nothing(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({})
+    program.run("scan")
+    flow = program.flow()
+    assert flow["objects"] == flow["objects"] | {"listed": 1, "pending": 1, "verified": 0}
+    assert flow["scan"]["finished"]
+    assert "KeyCount" in (answer := stage.theirs.list_objects_v2(Bucket=stage.target))
+    assert answer["KeyCount"] == 0
+    program.run("sync")
+    assert program.flow()["objects"]["verified"] == 1
+
+
+def test_status_before_the_first_run_is_all_zero(stage: Stage) -> None:
+    program = stage.program({})
+    assert set(program.flow()["objects"].values()) == {0}
+    program.run("status")
+    assert not (program.folder / "state.db").exists()
+
+
+def test_a_terminal_gets_a_display_that_goes_on_until_interrupted(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({})
+    assert b"verified" in on_a_terminal(program, "sync")
+    shown = on_a_terminal(program, "status", "--watch", until=b"verified")
+    assert b"Traceback" not in shown
+    assert b"\x1b[2J" in shown  # it clears the screen before it prints again
+
+
+def on_a_terminal(program: Program, *words: str, until: bytes = b"") -> bytes:
+    """Run a command on a terminal of its own, interrupted when *until* is shown; gives what it shows."""
+    here, there = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            program.command(*words),
+            cwd=program.folder,
+            env=program.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            stdin=there,
+            stdout=there,
+            stderr=there,
+        )
+        program.children.append(process)
+        os.close(there)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the last one who had the terminal is gone
+            while chunk := os.read(here, 65_536):
+                shown += chunk
+                if until and until in shown:
+                    process.send_signal(signal.SIGINT)
+                    until = b""
+        assert process.wait(HANG) == 0, shown
+    finally:
+        os.close(here)
+    return shown
+
+
+# --- failures and the way out --------------------------------------------------------------------
+
+
+def test_failures_are_listed_and_retried_by_reason(stage: Stage) -> None:
+    stage.put("fine")
+    stage.put("taken", b"the file")
+    (stage.nas / "taken").mkdir()  # where the object should be
+    program = stage.program({"target": "nas:"})
+    summary = program.run("sync", code=1).out
+    assert "failed: 1" in summary
+    assert "path_conflict" in summary
+    (line,) = program.run("failures").out.splitlines()
+    flow, place, reason, message = line.split("\t")
+    assert (flow, place, reason) == ("flow-0", f"{stage.source}/taken", "path_conflict")
+    assert "taken" in message
+    program.run("sync", code=1)  # unchanged: it stays failed
+
+    (stage.nas / "taken").rmdir()
+    assert "0 objects" in program.run("retry", "--reason", "archived").out
+    assert "1 objects" in program.run("retry", "--reason", "path_conflict").out
+    program.run("sync")
+    assert (stage.nas / "taken").read_bytes() == b"the file"
+    assert program.run("failures").out == ""
+    assert program.flow()["objects"]["failed"] == 0
+
+
+def test_a_missing_bucket_is_said_and_counts_as_failure(stage: Stage) -> None:
+    program = stage.program({"source": "ours:s3flow-test-is-not-there/"})
+    done = program.run("sync", code=1)
+    assert "s3flow-test-is-not-there" in done.err
+    assert "no_such_bucket" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_flow_that_changed_is_refused_until_it_is_forgotten(stage: Stage) -> None:
+    stage.put("a")
+    stage.program({"target": f"theirs:{stage.target}/one/"}).run("sync")
+    program = stage.program({"target": f"theirs:{stage.target}/two/"})
+    for command in ("sync", "run"):
+        done = program.run(command, code=2)
+        for word in ("flow-0", "target", "/one/", "/two/", "s3flow forget flow-0", "new name"):
+            assert word in done.err
+    assert "two/a" not in str(stage.theirs.list_objects_v2(Bucket=stage.target))
+    assert "forgotten" in program.run("forget", "flow-0").out
+    stage.theirs.put_object(Bucket=stage.target, Key="two/a", Body=b"some bytes")
+    program.run("sync")
+    assert program.flow()["methods"] == {"adopted": 1}
+
+
+# --- doctor --------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({}, {"target": "nas:copy/"})
+    done = program.run("doctor")
+    assert "FAIL" not in done.out
+    assert len([line for line in done.out.splitlines() if line.startswith("ok")]) >= 8
+    assert stage.theirs.list_objects_v2(Bucket=stage.target)["KeyCount"] == 0
+    assert stage.theirs.list_multipart_uploads(Bucket=stage.target).get("Uploads", []) == []
+    assert [path for path in stage.nas.rglob("*") if path.is_file()] == []
+
+
+def test_doctor_names_a_missing_bucket_and_folder(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program(
+        {"target": "theirs:s3flow-test-is-not-there/"}, {"name": "disk", "target": "nas:copy/"}
+    )
+    stage.nas.rmdir()
+    done = program.run("doctor", code=1)
+    failed = [line for line in done.out.splitlines() if line.startswith("FAIL")]
+    assert any("s3flow-test-is-not-there" in line and "flow-0" in line for line in failed)
+    assert any("disk" in line and str(stage.nas) in line for line in failed)
+    assert done.out.count("to do: ") == len(failed)
+    assert "Traceback" not in done.out + done.err
+
+
+def test_a_wrong_secret_is_said_plainly(tmp_path: Path) -> None:
+    with ministack(auth=True) as server, staged(server, tmp_path) as stage:
+        stage.put("a")
+        program = stage.program({"target": f"ours:{make_bucket(server, 0)}/"})
+        program.run("doctor")
+        done = program.run("doctor", code=1, OURS_SECRET="wrong" * 8)
+        assert "FAIL" in done.out
+        assert "access_denied" in done.out
+        assert "wrong" * 8 not in done.out + done.err
+        failed = program.run("sync", code=1, OURS_SECRET="wrong" * 8)
+        assert "access_denied" in failed.err
+        assert "wrong" * 8 not in failed.out + failed.err
