@@ -115,14 +115,18 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.stop += nbytes
         self.received += nbytes
+        filled = self.stop == self._capacity
         if self._method:
             self._read_head()
         elif self._waiter is not None:
             self._wake()
         elif self.idle >= 0:
             self.abort()  # nobody asked: whatever it is, it must not answer the next request
-        if self.stop == self._capacity:
-            self._pause()
+        if not filled:
+            return
+        self._pause()
+        if self.stop < self._capacity:  # a larger buffer is there by now
+            self._resume()
 
     def pause_writing(self) -> None:
         self.unsent = True
@@ -147,14 +151,14 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- what a request does ---------------------------------------------------------------
 
-    def begin(self, method: str, answer: float) -> None:
-        """Expect the answer to a request of *method* within *answer* seconds."""
+    def begin(self, method: str, answer: float, *, patient: bool = False) -> None:
+        """Expect the answer to a request of *method* within *answer* seconds, see `Watch.reset`."""
         self.idle = -1.0
         self.start = self.stop = self._scan = 0
         self.received = 0
         self.head = None
         self._method = method
-        self._watch.reset(answer)
+        self._watch.reset(answer, patient=patient)
 
     def write(self, first: bytes | memoryview, second: bytes | memoryview = b"") -> None:
         """Send both; while *unsent* is set their memory must stay as it is."""
@@ -310,8 +314,8 @@ class Connection(asyncio.BufferedProtocol):
                 waiter.set_result(None)
 
     def _pause(self) -> None:
-        # Both layers: a TLS transport that sees the raw one's end of file while it is paused
-        # throws away what it has not handed over (uvloop 0.23, sslproto.pyx, eof_received).
+        # Both layers: a TLS transport that sees the raw one's end of file throws away what it has
+        # not handed over yet (uvloop 0.23, sslproto.pyx, eof_received).
         if self._transport is None or self._raw is None or not self.usable:
             return
         self._reading_paused = True
@@ -321,8 +325,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _resume(self) -> None:
         self._reading_paused = False
-        if self._transport is None or self._raw is None or self.ended:
+        if self._transport is None or self.ended:
             return
         self._transport.resume_reading()
         if self._raw is not self._transport:
+            # The TLS transport hands over what it holds in the loop's next round, and the raw one
+            # would see the end of file before: it comes after, and only if there is room still.
+            self._loop.call_soon(self._resume_raw)
+
+    def _resume_raw(self) -> None:
+        if self._raw is not None and not self._reading_paused and not self.ended:
             self._raw.resume_reading()

@@ -40,7 +40,17 @@ _DEFAULT_TIMEOUTS: Final = Timeouts()
 class _Outgoing:
     """A request on its way: the head, and of the body what was read already."""
 
-    __slots__ = ("answer", "first", "head", "method", "sent", "size", "spent", "stream")
+    __slots__ = (
+        "answer",
+        "first",
+        "head",
+        "method",
+        "patient",
+        "sent",
+        "size",
+        "spent",
+        "stream",
+    )
 
     def __init__(
         self, method: str, first: bytes | memoryview, size: int, stream: Body | None, answer: float
@@ -53,6 +63,7 @@ class _Outgoing:
         self.stream = stream
         self.spent = False  # part of the body is gone: it cannot be sent again
         self.answer = answer
+        self.patient = False
 
 
 class Pool:
@@ -103,7 +114,7 @@ class Pool:
         *target* is the encoded path and query and goes out as it is, and so do *headers*; Host
         and Content-Length are added when they are missing. A `Body` is read to its end, and not
         closed. An answer that comes before all of it was sent ends the sending. *timeout_answer*
-        (seconds) replaces `Timeouts.answer`. Nothing is followed, retried or decompressed, with
+        (seconds) replaces `Timeouts.answer`, and the progress window of the answer's body. Nothing is followed, retried or decompressed, with
         one exception: a kept-alive connection that turns out to be dead is replaced once.
 
         Raises `ConnectionLost`, `Stalled`, `BadAnswer`, `Truncated` (the body was shorter than
@@ -116,20 +127,22 @@ class Pool:
             out = _Outgoing(method, await body.read(), body.size, body, answer)
             if out.sent > out.size or (out.size and not out.sent):
                 raise _wrong_size(out.sent, out.size)
+        out.patient = timeout_answer is not None
         head = self._head(method, target, headers, out.size)
         if out.sent and len(head) + out.sent <= JOINED:
             out.head = b"".join((head, out.first))
             out.first = b""
         else:
             out.head = head
-        connection = await self._lease()
+        # A POST is never repeated, so it does not risk a connection that may be dead.
+        connection = await self._lease(fresh=method == "POST")
         try:
             return await self._exchange(connection, out)
         except ConnectionLost:
             # The server may close an idle connection at the moment we use it. With no byte of an
             # answer and the whole request still at hand, that is nobody's failure.
             fresh = not connection.reused or self._closed
-            if fresh or connection.received or out.spent or method == "POST":
+            if fresh or connection.received or out.spent:
                 raise
         return await self._exchange(await self._lease(fresh=True), out)
 
@@ -151,7 +164,7 @@ class Pool:
     async def _exchange(self, connection: Connection, out: _Outgoing) -> Response:
         """Send and await the answer's head. The connection is dropped on any failure."""
         try:
-            connection.begin(out.method, out.answer)
+            connection.begin(out.method, out.answer, patient=out.patient)
             connection.write(out.head, out.first)
             complete = True
             if out.stream is not None:

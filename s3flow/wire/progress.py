@@ -34,18 +34,22 @@ class Watch:
     the window in seconds.
     """
 
-    __slots__ = ("_answer", "_mark", "_progress", "_waited", "_was")
+    __slots__ = ("_answer", "_mark", "_progress", "_waited", "_was", "_window")
 
     def __init__(self, progress: float) -> None:
-        self._progress = progress
+        self._progress = self._window = progress
         self._answer = 0.0
         self._was = Waiting.NOTHING
         self._waited = 0.0
         self._mark = 0
 
-    def reset(self, answer: float) -> None:
-        """Begin a request that waits *answer* seconds at most for its head."""
+    def reset(self, answer: float, *, patient: bool = False) -> None:
+        """Begin a request that waits *answer* seconds at most for its head, *patient* for all of it.
+
+        S3 answers Complete at once and then sends a blank every so often while it works.
+        """
         self._answer = answer
+        self._window = answer if patient else self._progress
         self._was = Waiting.NOTHING
 
     def sample(
@@ -75,11 +79,11 @@ class Watch:
         return f"no answer came within {self._answer:g} s"
 
     def _judge_progress(self, moved: int, verb: str) -> str | None:
-        if self._waited < self._progress:
+        if self._waited < self._window:
             return None
         count = moved - self._mark
-        if count < MIN_PROGRESS * self._progress:
-            return f"only {count} bytes {verb} in {self._progress:g} s of waiting"
+        if count < MIN_PROGRESS * self._window:
+            return f"only {count} bytes {verb} in {self._window:g} s of waiting"
         self._waited = 0.0
         self._mark = moved
         return None

@@ -85,6 +85,50 @@ def _milliseconds(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
+class Document:
+    """A small answer, read by local names: some stores leave S3's namespace out."""
+
+    def __init__(self, element: Element) -> None:
+        self._element = element
+
+    def text(self, name: str) -> str:
+        """Give the text of the child *name*, "" when there is none."""
+        return self.texts().get(name, "")
+
+    def texts(self) -> dict[str, str]:
+        """Give the texts of all children by name."""
+        return {_local_name(child): (child.text or "").strip() for child in self._element}
+
+    def number(self, name: str) -> int:
+        """Give the child *name* as a whole number, 0 when there is none. Raises `BadAnswer`."""
+        text = self.text(name)
+        if text and not (text.isascii() and text.isdigit()):
+            raise BadAnswer(f"<{name}> is {text[:_SHOWN]!r} where a number belongs")
+        return int(text or 0)
+
+    def flag(self, name: str) -> bool:
+        """Say whether the child *name* is "true"."""
+        return self.text(name).lower() == "true"
+
+    def each(self, *path: str) -> list[Document]:
+        """Give the elements at *path*, every one of the last name."""
+        found = [self._element]
+        for name in path:
+            found = [child for parent in found for child in parent if _local_name(child) == name]
+        return [Document(element) for element in found]
+
+
+def parse_document(body: bytes, name: str) -> Document:
+    """Read a document whose root begins with *name*. Raises `BadAnswer` for any other.
+
+    Only begins: where S3 says …Result, some stores say …Response.
+    """
+    root = _parse(body)
+    if not _local_name(root).startswith(name):
+        raise BadAnswer(f"<{name}…> was asked for and <{_local_name(root)}> came: {_start(body)}")
+    return Document(root)
+
+
 def parse_error(body: bytes) -> S3Error | None:
     """Read an <Error> document; None when *body* is something else, such as a proxy's HTML page.
 

@@ -154,7 +154,8 @@ async def test_a_cancelled_read_drops_the_connection(lane: Lane) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        response.close()
+        assert pool._slots._value == 8  # given back by the cancellation itself
         assert pool._idle == []
+        response.close()
         while served.open:
             await asyncio.sleep(0.01)

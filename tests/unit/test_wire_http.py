@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from s3flow.errors import BadAnswer, ConnectionLost, Refused, Stalled, Truncated
-from s3flow.wire import Response, Timeouts
+from s3flow.wire import Origin, Pool, Response, Timeouts
 from tests.unit.hostile import (
     EMPTY,
     OK,
@@ -153,6 +153,34 @@ async def test_a_server_that_closes_after_the_answer_loses_no_byte_of_it(lane: L
     async with lane.serve(answers_once(head + body)) as served:
         response = await lane.pool(served).request("GET", "/", {})
         assert await digest(response, pause=0.005) == hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.parametrize("size", [10_000, 200_000, 262_144, 300_000, 450_000, 520_000])
+async def test_a_tls_end_without_notice_loses_no_byte_either(
+    authority: Authority, size: int
+) -> None:
+    """The TCP connection ends while we are paused and uvloop holds what it has not decrypted."""
+    body = random.Random(2).randbytes(size)
+    context = authority.server()
+
+    def serve_once(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        with context.wrap_socket(accepted, server_side=True) as connection:
+            connection.recv(65536)
+            connection.sendall(START + b"Content-Length: %d\r\n\r\n" % size + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(serve_once, listener))
+        origin = Origin("https", *listener.getsockname())
+        pool = Pool(origin, ssl_context=authority.client())
+        response = await pool.request("GET", "/", {})
+        pieces = []
+        while chunk := await response.read():
+            pieces.append(bytes(chunk))
+            await asyncio.sleep(0.05)
+        assert b"".join(pieces) == body
+        await serving
+        await pool.close()
 
 
 async def test_large_bodies_are_chunked_in_any_size(lane: Lane) -> None:
@@ -645,7 +673,7 @@ async def test_a_connection_that_died_while_idle_is_replaced(lane: Lane) -> None
 
 
 def reluctant(answer: bytes) -> object:
-    """Answer the first connection once and close it when the second request arrives."""
+    """Answer the first connection once; close it, after *answer*, at the second request."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -653,7 +681,7 @@ def reluctant(answer: bytes) -> object:
         while peer.number:
             await peer.request()
             await peer.send(OK)
-        await peer.head()
+        await peer.request()
         await peer.send(answer)
 
     return script
@@ -674,12 +702,14 @@ async def test_a_dead_connection_is_replaced_once_when_nothing_is_lost(
         assert served.connections == 2
 
 
-async def test_a_body_that_is_gone_is_not_sent_again(lane: Lane) -> None:
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_body_that_is_gone_is_not_sent_again(lane: Lane, size: int) -> None:
     async with lane.serve(reluctant(b"")) as served:
         pool = lane.pool(served)
         await (await pool.request("GET", "/", {})).read_all()
         with pytest.raises(ConnectionLost):
-            await pool.request("PUT", "/", {}, Chunks([b"x" * 100_000, b"y"]))
+            await pool.request("PUT", "/", {}, Chunks([b"x" * size, b"y"]))
+        assert served.connections == 1
 
 
 async def test_a_post_is_not_sent_again(lane: Lane) -> None:
