@@ -12,11 +12,12 @@ from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
 from s3flow.engine.flow import RunningFlow
 from s3flow.engine.recorder import Recorder
+from s3flow.engine.retry import UNEXPECTED, Again, GiveUp, decide
 from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring
-from s3flow.errors import S3flowError, StateError
+from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import BytesMoved, Emit, Event, Recorded
 from s3flow.model import Change, Sample, State
 from s3flow.ports import Crc64, StateStore
@@ -42,7 +43,7 @@ class Daemon:
 
         A side task that dies takes the daemon down loudly: resume is cheap, half a daemon is not.
         """
-        recorder = Recorder(self.state, self._emit, _unsettled)
+        recorder = Recorder(self.state, self._emit, self._unsettled)
         await self._prepare(recorder)
         async with asyncio.TaskGroup() as group:
             side = [
@@ -57,7 +58,7 @@ class Daemon:
 
     async def scan(self) -> None:
         """Walk every source once, recording what is found; transfers nothing."""
-        await self._prepare(Recorder(self.state, self._emit, _unsettled))
+        await self._prepare(Recorder(self.state, self._emit, self._unsettled))
         for flow in self.flows.values():
             if not self.stop.is_set():
                 await flow.scan()
@@ -136,6 +137,23 @@ class Daemon:
             elif change.state in {State.DISCOVERED, State.TRANSFERRING}:
                 flow.feed.wake()
 
+    def _unsettled(self, change: Change, error: Exception) -> Change:
+        """Say what is recorded of a copy that could not be made durable: it is sent again, if ever."""
+        transfer, most = change.transfer, self.flows[change.transfer.flow].route.flow.max_attempts
+        backoff = self.pace.backoff
+        if isinstance(
+            error, Blocked
+        ):  # no fault of the object: its next try meets the block itself
+            verdict: Again | GiveUp = Again(transfer.attempts, self.pace.block_retry)
+        else:
+            verdict = decide(error, transfer.attempts, most, backoff)
+        state = State.DISCOVERED if isinstance(verdict, Again) else State.FAILED
+        settled = Change(transfer, state, message=str(error), attempts=verdict.attempts)
+        settled.reason = error.reason if isinstance(error, S3flowError) else UNEXPECTED
+        if isinstance(verdict, Again):
+            settled.retry_at = int((time.time() + verdict.delay) * 1000)
+        return settled
+
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
@@ -148,16 +166,3 @@ class Daemon:
                 # The counts go on in the next one; the recorder tells that the state is in trouble.
                 with contextlib.suppress(StateError):
                     await self.state.sample(name, sample)
-
-
-def _unsettled(change: Change, error: Exception) -> Change:
-    """Say what is recorded of a copy that could not be made durable: it is tried again, soon."""
-    reason = error.reason if isinstance(error, S3flowError) else "unexpected"
-    return Change(
-        change.transfer,
-        State.DISCOVERED,
-        reason=reason,
-        message=str(error),
-        attempts=change.transfer.attempts,
-        retry_at=int((time.time() + 1.0) * 1000),
-    )

@@ -229,6 +229,7 @@ class Unsettled(Faulty):
     """Every put must be settled; the first *times* answers say that it did not work."""
 
     times = 6
+    error: Exception = ServerError("fsync")
 
     async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
         if call.method == "settle":
@@ -242,7 +243,7 @@ class Unsettled(Faulty):
         answers: list[Exception | None] = []
         for _ in stored:
             self.times -= 1
-            answers.append(ServerError("fsync") if self.times >= 0 else None)
+            answers.append(self.error if self.times >= 0 else None)
         return answers
 
 
@@ -254,6 +255,25 @@ async def test_what_did_not_become_durable_is_sent_again(
     assert await lab.sync() == {Outcome.VERIFIED: MANY}
     assert_all_arrived(lab)
     assert len(target.of("put_object")) == MANY + 6
+
+
+@pytest.mark.parametrize("error", [ServerError("x"), OSError("x")])
+async def test_what_never_becomes_durable_fails_after_its_attempts(
+    lab: Lab, error: Exception
+) -> None:
+    lab.target = unsettled = Unsettled(lab.dst)
+    unsettled.times, unsettled.error = 10**9, error
+    lab.change(multipart_threshold=100_000, max_attempts=3)
+    assert await lab.sync() == {Outcome.FAILED: MANY}
+    assert set((await lab.failures()).values()) == {getattr(error, "reason", "unexpected")}
+
+
+async def test_a_full_disk_at_the_very_end_of_an_object_fails_nothing(lab: Lab) -> None:
+    lab.target = unsettled = Unsettled(lab.dst)
+    unsettled.times, unsettled.error = 5 * MANY, TargetFull("no room")
+    lab.change(multipart_threshold=100_000, max_attempts=3)
+    assert await lab.sync() == {Outcome.VERIFIED: MANY}
+    assert_all_arrived(lab)
 
 
 async def test_a_state_that_cannot_be_written_for_a_while_loses_nothing(
