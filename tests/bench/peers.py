@@ -255,7 +255,7 @@ class Mc:
         found = program("mc")
         parts = urlsplit(scene.url)
         alias = f"{parts.scheme}://{scene.access_key}:{scene.secret_key}@{parts.netloc}"
-        flags: tuple[str, ...] = ("--quiet", "--max-workers", "64")
+        flags: tuple[str, ...] = ("--quiet",)
         to_disk = kind is Kind.TO_DISK
         target = f"{scene.disk}/" if to_disk else f"dst/{scene.target}"
         if kind is Kind.RESCAN:

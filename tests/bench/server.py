@@ -7,6 +7,7 @@ import functools
 import http.client
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -34,6 +35,7 @@ load_module {modules}/ngx_http_lua_module.so;
 {user}
 daemon off;
 worker_processes {workers};
+worker_rlimit_nofile {files};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
 events {{ worker_connections 8192; }}
@@ -57,8 +59,6 @@ http {{
   sendfile_max_chunk 512k;  # so that one fast client does not starve the others of its worker
   tcp_nopush on;
   merge_slashes off;
-  open_file_cache max=50000 inactive=60m;
-  open_file_cache_valid 60m;
   server {{
     listen {host}:{plain} reuseport backlog=4096;
     listen {host}:{tls} ssl reuseport backlog=4096;
@@ -175,6 +175,7 @@ def nginx(data: Path, workers: int = 2) -> Iterator[BenchServer]:
             modules=modules,
             user="user root;" if os.geteuid() == 0 else "",
             workers=workers,
+            files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             folder=folder,
             lua=_HERE / "nginx",
             data=data,
