@@ -213,6 +213,8 @@ class Pool:
         """Take an idle connection or open one, as soon as *limit* allows."""
         await self._slots.acquire()
         idle = self._idle
+        if fresh and idle:
+            idle.pop(0).abort()  # in exchange, or those left idle would exceed the limit
         while idle and not fresh:
             connection = idle.pop()
             if connection.usable:

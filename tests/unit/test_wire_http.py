@@ -712,13 +712,31 @@ async def test_a_body_that_is_gone_is_not_sent_again(lane: Lane, size: int) -> N
         assert served.connections == 1
 
 
-async def test_a_post_is_not_sent_again(lane: Lane) -> None:
-    async with lane.serve(reluctant(b"")) as served:
+async def test_a_post_is_sent_once_and_never_over_a_connection_that_was_idle(lane: Lane) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if not peer.number:
+            await peer.send(OK)
+            await peer.gone()
+
+    async with lane.serve(script) as served:
         pool = lane.pool(served)
         await (await pool.request("GET", "/", {})).read_all()
         with pytest.raises(ConnectionLost):
             await pool.request("POST", "/", {}, b"once")
-        assert served.connections == 1
+        assert served.connections == 2
+
+
+async def test_new_connections_for_posts_do_not_pile_up(lane: Lane) -> None:
+    async with lane.serve(answers(OK)) as served:
+        pool = lane.pool(served, limit=2)
+
+        async def one(number: int) -> None:
+            method = "POST" if number % 3 else "GET"
+            assert await (await pool.request(method, "/", {}, b"x")).read_all() == b"ok"
+            assert sum(connection.usable for connection in pool._open) <= 2
+
+        await asyncio.gather(*(one(number) for number in range(30)))
 
 
 async def test_a_begun_answer_is_not_asked_for_again(lane: Lane) -> None:
