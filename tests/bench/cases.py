@@ -32,7 +32,7 @@ class Case:
 
     def title_of(self, *, quick: bool) -> str:
         """Give the title, which says when the set is the smaller one."""
-        return f"{self.title} [quick: {self.quick}]" if quick else self.title
+        return f"{self.title} (quick: {self.quick})" if quick else self.title
 
     def objects(self, *, quick: bool) -> ObjectSet:
         """Give the set of objects."""

@@ -26,10 +26,11 @@ RATE = 500  # samples a second
 SHOWN = 45  # functions
 
 
-def _spy(command: Command, output: Path, form: str, *, native: bool) -> None:
-    """Run *command* under py-spy, which writes *output*."""
-    words = [program("py-spy"), "record", "--rate", str(RATE), "--format", form]
+def _spy(command: Command, output: Path, *, native: bool, gil: bool) -> None:
+    """Run *command* under py-spy, which writes folded stacks to *output*."""
+    words = [program("py-spy"), "record", "--rate", str(RATE), "--format", "raw"]
     words += ["--output", str(output), *(["--native"] if native else [])]
+    words += ["--gil"] if gil else []
     argv = [*words, "--", *command.argv]
     done = subprocess.run(argv, env=command.env, cwd=output.parent, check=False)
     if done.returncode:
@@ -65,6 +66,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="the smaller set")
     parser.add_argument("--floor", action="store_true", help="the bare protocol instead")
     parser.add_argument("--native", action="store_true", help="show C functions as well")
+    parser.add_argument("--gil", action="store_true", help="only what holds Python's lock")
     options = parser.parse_args(words)
     case = CASES[options.case]
     contender = Floor() if options.floor else S3flow()
@@ -78,7 +80,7 @@ def main(words: Sequence[str]) -> int:
         scene = bench.scene(case, contender, tls=not options.http)
         command = bench.prepared_command(contender, scene)
         folded = scene.folder / "stacks.txt"
-        _spy(command, folded, "raw", native=options.native)
+        _spy(command, folded, native=options.native, gil=options.gil)
         stacks = RESULTS / f"{stem}.txt"
         shutil.copyfile(folded, stacks)
     picture = stacks.with_suffix(".svg")
