@@ -114,8 +114,9 @@ class Pool:
         *target* is the encoded path and query and goes out as it is, and so do *headers*; Host
         and Content-Length are added when they are missing. A `Body` is read to its end, and not
         closed. An answer that comes before all of it was sent ends the sending. *timeout_answer*
-        (seconds) replaces `Timeouts.answer`, and the progress window of the answer's body. Nothing is followed, retried or decompressed, with
-        one exception: a kept-alive connection that turns out to be dead is replaced once.
+        (seconds) replaces `Timeouts.answer`, and the progress window for the answer's body.
+        Nothing is followed, retried or decompressed, with one exception: a kept-alive connection
+        that turns out to be dead is replaced once.
 
         Raises `ConnectionLost`, `Stalled`, `BadAnswer`, `Truncated` (the body was shorter than
         its size), `Refused`, or what reading the body raises.

@@ -79,8 +79,12 @@ class Rest:
         for pool in pools.values():
             await pool.close()
 
-    async def send(self, call: Call, body: bytes | Body = b"") -> Response:
+    async def send(
+        self, call: Call, body: bytes | Body = b"", *, patience: float | None = None
+    ) -> Response:
         """Send *call*; the answer is 2xx and its body is unread.
+
+        *patience* (seconds) is for answers that take long on purpose.
 
         A redirect to another region and expired credentials are each repaired and the request is
         sent again, if its body can be.
@@ -88,7 +92,7 @@ class Rest:
         attempts_left = 3  # as asked, after a redirect, after a renewal of the credentials
         while True:
             credentials = self._keyring.ready() or await self._keyring.get()
-            response = await self._send_once(call, body, credentials)
+            response = await self._send_once(call, body, credentials, patience)
             if response.status < 300:
                 return response
             attempts_left -= 1
@@ -106,6 +110,7 @@ class Rest:
         call: Call,
         body: bytes | Body,
         credentials: Credentials,
+        patience: float | None = None,
     ) -> Response:
         spot = self._spots.get(call.bucket) or self._find_spot(call.bucket)
         path = spot.bare if call.key is None else spot.path + quote_key(call.key)
@@ -113,7 +118,7 @@ class Rest:
         spot.signer.sign(credentials, call.method, path, call.query, headers, now=self._clock())
         target = f"{path}?{call.query}" if call.query else path
         pool = spot.pool if isinstance(body, bytes) else spot.streaming
-        return await pool.request(call.method, target, headers, body)
+        return await pool.request(call.method, target, headers, body, timeout_answer=patience)
 
     def where(self, bucket: str, key: bytes | None) -> str:
         """Name a key for people."""

@@ -24,7 +24,6 @@ from s3flow.model import (
 from s3flow.ports import Body, Clock
 from s3flow.stores.s3.answers import check_opened, upload_id_of
 from s3flow.stores.s3.body import S3Body, gather
-from s3flow.stores.s3.client import Client
 from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.headers import (
     encryption_of,
@@ -64,8 +63,7 @@ class S3Store:
         keyring = Keyring(settings, environ, clock)
         self._rest = Rest(settings, keyring, environ, clock)
         self._listings = Listings(self._rest)
-        self._client = Client(settings, keyring, self._rest)
-        self._rare = Rare(settings, self._client, self._rest)
+        self._rare = Rare(settings, self._rest)
         self._reading = {"accept-encoding": "identity"}
         if self._asks_checksums:
             self._reading["x-amz-checksum-mode"] = "ENABLED"
@@ -73,7 +71,6 @@ class S3Store:
     async def close(self) -> None:
         """Close all connections; requests in flight fail."""
         await self._rest.close()
-        await self._client.close()
 
     # --- Source --------------------------------------------------------------------------------
 
