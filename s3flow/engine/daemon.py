@@ -134,16 +134,16 @@ class Daemon:
             flow = self.flows[change.transfer.flow]
             if change.state is State.VERIFIED:
                 flow.verified()
-            elif change.state in {State.DISCOVERED, State.TRANSFERRING}:
-                flow.feed.wake()
+        for name in {change.transfer.flow for change in event.changes}:
+            # A retry is due some time, or a change was fenced off by a newer version: look again.
+            self.flows[name].feed.wake()
 
     def _unsettled(self, change: Change, error: Exception) -> Change:
         """Say what is recorded of a copy that could not be made durable: it is sent again, if ever."""
         transfer, most = change.transfer, self.flows[change.transfer.flow].route.flow.max_attempts
         backoff = self.pace.backoff
-        if isinstance(
-            error, Blocked
-        ):  # no fault of the object: its next try meets the block itself
+        # A block is no fault of the object: its next try meets the block itself.
+        if isinstance(error, Blocked):
             verdict: Again | GiveUp = Again(transfer.attempts, self.pace.block_retry)
         else:
             verdict = decide(error, transfer.attempts, most, backoff)

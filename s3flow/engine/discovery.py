@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3flow.engine.route import Route
+from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import S3flowError
 from s3flow.events import BucketFailed, PageMerged, ScanFinished, ScanStarted
@@ -42,6 +42,8 @@ class Discovery:
         for bucket in await self.survey.buckets():
             try:
                 listed += await self._bucket(scan, bucket)
+            except Stopped:
+                break
             except S3flowError as error:
                 complete = False
                 self.route.emit(BucketFailed(self._flow, bucket, error.reason, str(error)))

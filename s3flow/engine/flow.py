@@ -10,7 +10,7 @@ from s3flow.engine.feed import Feed
 from s3flow.engine.multipart import abort_upload
 from s3flow.engine.recorder import Recorder
 from s3flow.engine.retry import Backoff
-from s3flow.engine.route import Route
+from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.worker import Worker
 from s3flow.errors import S3flowError
@@ -48,6 +48,8 @@ class RunningFlow:
         """Walk the source to its end, or note that it could not be done."""
         try:
             finished = await self.discovery.run()
+        except Stopped:
+            finished = False
         except S3flowError as error:
             finished = False
             flow = self.route.flow

@@ -47,6 +47,7 @@ class _Upload:
         """Pipe one part from the source into the upload."""
         route, span = self.route, self.layout.span(number)
         bucket, key = route.destination(self.transfer)
+        await route.turn()
         async with route.gate, route.slots:
             body = await route.open(self.transfer, span)
             try:
@@ -66,6 +67,7 @@ class _Upload:
 
     async def hash_part(self, number: int) -> None:
         """Read a part that the target holds already, to compare it: it is not sent again."""
+        await self.route.turn()
         async with self.route.gate, self.route.slots:
             body = await self.route.open(self.transfer, self.layout.span(number))
             try:

@@ -41,9 +41,7 @@ class Route:
     remember: Callable[[Transfer, str, int], Awaitable[Transfer]]
     reader: Source | None = None  # reads the target back, where it is a store that can be read
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
-    begun: dict[int, Transfer] = field(
-        default_factory=dict
-    )  # with their upload ids, by transfer id
+    begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
 
     def destination(self, transfer: Transfer) -> tuple[str, bytes]:
         """Give the target's bucket and key."""
@@ -52,10 +50,13 @@ class Route:
             plan.target_key(self.flow, transfer.bucket, transfer.key),
         )
 
+    async def turn(self) -> None:
+        """Wait until a GET and the PUT that it feeds may be sent; hold nothing meanwhile."""
+        for bucket in self.request_buckets:
+            await bucket.take(2)
+
     async def open(self, transfer: Transfer, span: Span | None = None) -> Body:
         """Open the version that was planned, or a span of it, at the pace that is allowed."""
-        for bucket in self.request_buckets:
-            await bucket.take(2)  # this GET and the PUT that it feeds
         body = await self.source.get_object(
             transfer.bucket, transfer.key, etag=transfer.etag, span=span
         )

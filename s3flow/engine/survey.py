@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from s3flow.engine import plan
 from s3flow.engine.adoption import adopt
 from s3flow.engine.retry import Again, Backoff, decide
-from s3flow.engine.route import Route
+from s3flow.engine.route import Route, Stopped
 from s3flow.errors import PathConflict, Permanent, S3flowError, Throttled
 from s3flow.model import Discovered, Flow, Listed, Overwrite, Page, PageChanges, Row, State
 from s3flow.ports import ROWS_AT_ONCE
@@ -130,13 +131,20 @@ class Survey:
             try:
                 return await call()
             except Throttled as error:
-                await asyncio.sleep(max(error.retry_after, self.backoff.delay(3)))
+                await self._pause(max(error.retry_after, self.backoff.delay(3)))
             except S3flowError as error:
                 verdict = decide(error, attempts, LIST_ATTEMPTS, self.backoff)
                 if not isinstance(verdict, Again):
                     raise
                 attempts = verdict.attempts
-                await asyncio.sleep(verdict.delay)
+                await self._pause(verdict.delay)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when the daemon stops: then raise `Stopped`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.route.stop.wait()
+                raise Stopped(f"the listing of {self.flow.source} waits for the next start")
 
     async def changes(
         self, known: Known, bucket: str, page: Page, keys: Range, *, adopting: bool

@@ -22,6 +22,7 @@ async def transfer_object(route: Route, transfer: Transfer) -> Copied:
 
 async def _put(route: Route, transfer: Transfer) -> Copied:
     bucket, key = route.destination(transfer)
+    await route.turn()
     async with route.gate, route.slots:
         body = await route.open(transfer)
         try:
