@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -273,3 +275,39 @@ async def open_lane(authority: Authority | None) -> AsyncIterator[Lane]:
     lane = Lane(authority)
     yield lane
     await lane.close()
+
+
+# What follows is for modules that run on both loops, plain and under TLS: they name the fixtures
+# as their own attributes, which keeps them out of the way of every other test.
+
+QUICK = Timeouts(connect=5.0, progress=0.2, answer=0.2)
+
+# The hook that replaces this fixture works for whole folders only, not for a module.
+BOTH_LOOPS = pytest.mark.filterwarnings(
+    "ignore:Overriding the .event_loop_policy. fixture:pytest.PytestDeprecationWarning"
+)
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Run each test of the module on asyncio's loop and on uvloop."""
+    if request.param == "uvloop":
+        return uvloop.EventLoopPolicy()
+    return asyncio.DefaultEventLoopPolicy()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Make the authority that clients trust."""
+    return Authority(tmp_path_factory.mktemp("ca"), "trusted")
+
+
+@pytest.fixture(params=["plain", "tls"])
+async def lane(request: pytest.FixtureRequest, authority: Authority) -> AsyncIterator[Lane]:
+    """Open a lane, plain and under TLS, on the loop that was asked for."""
+    wanted = request.getfixturevalue("event_loop_policy")
+    assert isinstance(wanted, uvloop.EventLoopPolicy) == isinstance(
+        asyncio.get_running_loop(), uvloop.Loop
+    )
+    async with open_lane(authority if request.param == "tls" else None) as opened:
+        yield opened

@@ -5,37 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
 
 import pytest
-import uvloop
 
 from s3flow.wire import Pool
-from tests.unit.hostile import Authority, Chunks, Lane, Peer, open_lane
+from tests.unit import hostile
+from tests.unit.hostile import BOTH_LOOPS, Chunks, Lane, Peer
 
-# The hook that replaces this fixture works for whole folders only, not for a module.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Overriding the .event_loop_policy. fixture:pytest.PytestDeprecationWarning"
-)
+pytestmark = BOTH_LOOPS
+event_loop_policy = hostile.event_loop_policy
+authority, lane = hostile.authority, hostile.lane
 SIZE = 300_000
-
-
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    if request.param == "uvloop":
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"), "trusted")
-
-
-@pytest.fixture(params=["plain", "tls"])
-async def lane(request: pytest.FixtureRequest, authority: Authority) -> AsyncIterator[Lane]:
-    async with open_lane(authority if request.param == "tls" else None) as lane:
-        yield lane
 
 
 async def labelled(peer: Peer) -> None:

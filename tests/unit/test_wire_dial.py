@@ -6,24 +6,15 @@ import asyncio
 import contextlib
 
 import pytest
-import uvloop
 
 from s3flow.errors import BadAnswer, ConfigError, ConnectionLost, Refused
 from s3flow.wire import Origin, Pool, Timeouts, proxy_for
 from s3flow.wire.dial import parse_proxy
-from tests.unit.hostile import OK, Authority, Peer, answers, serve
+from tests.unit import hostile
+from tests.unit.hostile import BOTH_LOOPS, OK, Authority, Peer, answers, serve
 
-# The hook that replaces this fixture works for whole folders only, not for a module.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Overriding the .event_loop_policy. fixture:pytest.PytestDeprecationWarning"
-)
-
-
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    if request.param == "uvloop":
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
+pytestmark = BOTH_LOOPS
+event_loop_policy = hostile.event_loop_policy
 
 
 @pytest.fixture(scope="module")
