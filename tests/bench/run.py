@@ -83,6 +83,7 @@ class Bench:
             case,
             objects,
             self._server.url(tls=tls),
+            self._server.usual_url(tls=tls),
             self._server.ca_file if tls else None,
             ACCESS_KEY,
             SECRET_KEY,

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ http {{
   server {{
     listen {host}:{plain} reuseport backlog=4096;
     listen {host}:{tls} ssl reuseport backlog=4096;
+    {usual}
     ssl_certificate {folder}/server.pem;
     ssl_certificate_key {folder}/server.key;
     ssl_protocols TLSv1.3;
@@ -91,10 +93,15 @@ class BenchServer:
     tls: int
     ca_file: Path
     pid: int
+    has_usual_ports: bool  # 80 and 443 as well, for the client that knows no others
 
     def url(self, *, tls: bool) -> str:
         """Give the endpoint's URL."""
         return f"https://{HOST}:{self.tls}" if tls else f"http://{HOST}:{self.plain}"
+
+    def usual_url(self, *, tls: bool) -> str:
+        """Give the URL without a port; empty when others had these ports."""
+        return f"{'https' if tls else 'http'}://{HOST}" if self.has_usual_ports else ""
 
     def reset(self) -> None:
         """Forget what the targets hold."""
@@ -170,7 +177,7 @@ def nginx(data: Path, workers: int = 2) -> Iterator[BenchServer]:
     with tempfile.TemporaryDirectory(prefix="s3flow-bench-nginx-") as temporary:
         folder = Path(temporary)
         ca_file = make_certificates(folder)
-        plain, tls = free_port(), free_port()
+        plain, tls, has_usual = free_port(), free_port(), _can_bind(80) and _can_bind(443)
         conf = _CONF.format(
             modules=modules,
             user="user root;" if os.geteuid() == 0 else "",
@@ -182,16 +189,25 @@ def nginx(data: Path, workers: int = 2) -> Iterator[BenchServer]:
             host=HOST,
             plain=plain,
             tls=tls,
+            usual=f"listen {HOST}:80; listen {HOST}:443 ssl;" if has_usual else "",
         )
         (folder / "nginx.conf").write_text(conf)
         process = spawn(("nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")), folder)
-        server = BenchServer(plain, tls, ca_file, process.pid)
+        server = BenchServer(plain, tls, ca_file, process.pid, has_usual)
         try:
             wait_until(functools.partial(_listens, server), process, folder / "log")
             yield server
             _report_errors(folder / "error.log")
         finally:
             end(process)
+
+
+def _can_bind(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _listens(server: BenchServer) -> bool:
