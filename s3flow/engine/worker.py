@@ -19,6 +19,10 @@ from s3flow.errors import Blocked, S3flowError, SourceChanged, SourceGone, Throt
 from s3flow.events import Retried, TransferEnded, TransferStarted
 from s3flow.model import Change, Listed, Overwrite, State, Transfer
 
+# What spares a store is the gate, which halves. Doubling further than to 4 s would only let the
+# last few unlucky objects of a flow sleep for minutes beside a store that has long recovered.
+THROTTLED_DOUBLINGS = 3
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +59,7 @@ class Worker:
         while True:
             scout = await self.blockade.enter()
             error: BaseException | None = None
+            delay = 0.0
             try:
                 if self.route.stop.is_set():
                     return Entry(self._pending(transfer))
@@ -63,9 +68,9 @@ class Worker:
                 error = caught
                 self.route.gate.throttled()
                 throttled += 1
-                self._tell_retry(
-                    transfer, caught, max(caught.retry_after, self.backoff.delay(throttled))
-                )
+                delay = self.backoff.delay(min(throttled, THROTTLED_DOUBLINGS))
+                delay = max(caught.retry_after, delay)
+                self._tell_retry(transfer, caught, delay)
             except Blocked as caught:
                 error = caught
             except Stopped as caught:
@@ -79,8 +84,8 @@ class Worker:
                 raise
             finally:
                 self.blockade.leave(error, scout=scout)
-            if isinstance(error, Throttled):
-                await self._pause(max(error.retry_after, self.backoff.delay(throttled)))
+            if delay:
+                await self._pause(delay)
             if self.route.stop.is_set():
                 return Entry(self._pending(transfer))
             transfer = self.route.begun.get(transfer.id, transfer)
