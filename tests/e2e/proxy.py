@@ -35,6 +35,7 @@ class Request:
     bucket: str
     key: str
     query: dict[str, str]
+    host: str
     began: int
     status: int = 0  # 0: not answered
     answered: int = 0
@@ -231,6 +232,27 @@ class _Exchange:
         return await _relay(self.server[0], sink, head.length)
 
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _tunnel(client: Streams, server: Streams) -> None:
+    """Take a CONNECT and pass bytes both ways until one side ends."""
+    head = await _read_head(client[0])
+    if head is not None and head.start.startswith("CONNECT "):
+        client[1].write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        ways = ((client[0], server[1]), (server[0], client[1]))
+        tasks = [asyncio.create_task(_relay(reader, writer, 1 << 62)) for reader, writer in ways]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # a side that vanished; the other one sees its connection end
+    for _, writer in (client, server):
+        writer.close()
+
+
 def _never(_: Request) -> bool:
     return False
 
@@ -243,7 +265,8 @@ class Proxy:
     """Listens on a loopback port, in a thread of its own, while its context lasts.
 
     *refuse* says which requests are answered 503 SlowDown, *delay* how many seconds one waits
-    before it goes on, *tls* makes it speak TLS to clients, *rewrite* changes request heads.
+    before it goes on, *tls* makes it speak TLS to clients, *rewrite* changes request heads. A
+    *tunnel* answers CONNECT, whatever for, with a connection to *upstream*, and looks no further.
     """
 
     def __init__(
@@ -254,6 +277,7 @@ class Proxy:
         delay: Callable[[Request], float] = _no_delay,
         tls: ssl.SSLContext | None = None,
         rewrite: Callable[[bytes], bytes] = bytes,
+        tunnel: bool = False,
     ) -> None:
         address = urlsplit(upstream)
         self._upstream = (str(address.hostname), address.port or 80)
@@ -261,6 +285,7 @@ class Proxy:
         self.delay = delay
         self.rewrite = rewrite
         self._tls = tls
+        self._tunnel = tunnel
         self.port = 0
         self.requests: list[Request] = []
         self._clock = itertools.count(1)
@@ -285,7 +310,8 @@ class Proxy:
         query = dict(parse_qsl(text, keep_blank_values=True))
         bucket, _, key = unquote(path).lstrip("/").partition("/")
         kind = kind_of(method, key, query, head.headers)
-        request = Request(kind, method, bucket, key, query, self.tick())
+        host = head.headers.get("host", "")
+        request = Request(kind, method, bucket, key, query, host, self.tick())
         self.requests.append(request)
         return request
 
@@ -322,7 +348,10 @@ class Proxy:
                 task.add_done_callback(exchanges.discard)
             with contextlib.suppress(ConnectionError, asyncio.CancelledError, ssl.SSLError):
                 server = await asyncio.open_connection(*self._upstream, limit=HEAD_LIMIT)
-                await _Exchange(self, (reader, writer), server).run()
+                if self._tunnel:
+                    await _tunnel((reader, writer), server)
+                else:
+                    await _Exchange(self, (reader, writer), server).run()
 
         server = await asyncio.start_server(
             accepted, HOST, 0, limit=HEAD_LIMIT, ssl=self._tls, backlog=1024

@@ -9,7 +9,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BROUGHT_ALONG = {"botocore": "aiobotocore", "pydantic_core": "pydantic"}  # imported by us, and what surely installs it
+BROUGHT_ALONG = {
+    "botocore": "aiobotocore",
+    "pydantic_core": "pydantic",
+}  # imported by us, and what surely installs it
 
 
 def test_every_import_is_declared() -> None:
