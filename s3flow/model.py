@@ -179,7 +179,7 @@ class Stored:
     etag: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)
     version_id: str | None = None
-    encryption: str = ""  # as in ObjectInfo: an ETag of "aws:kms" or "customer" says nothing of the bytes
+    encryption: str = ""  # as in ObjectInfo: with a key, the ETag says nothing of the bytes
     settle: object | None = None
 
 

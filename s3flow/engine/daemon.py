@@ -18,7 +18,7 @@ from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring
 from s3flow.errors import Blocked, S3flowError, StateError
-from s3flow.events import BytesMoved, Emit, Event, Recorded
+from s3flow.events import Emit, Event, Recorded
 from s3flow.model import Change, Sample, State
 from s3flow.ports import Crc64, StateStore
 
@@ -122,11 +122,8 @@ class Daemon:
         running.cancel()
 
     def _emit(self, event: Event) -> None:
-        match event:
-            case BytesMoved():
-                self.flows[event.flow].moved(event.bytes)
-            case Recorded():
-                self._count(event)
+        if isinstance(event, Recorded):
+            self._count(event)
         self.tell(event)
 
     def _count(self, event: Recorded) -> None:

@@ -34,7 +34,6 @@ class RunningFlow:
     done: Sample
     scan_failed: bool = False
     _objects: int = 0
-    _bytes: int = 0
 
     async def run(self, *, once: bool) -> None:
         """Scan, and transfer what is found, until drained (*once*) or stopped."""
@@ -83,18 +82,15 @@ class RunningFlow:
                 continue
         self.feed.close()
 
-    def moved(self, size: int) -> None:
-        """Count bytes that arrived at the target."""
-        self._bytes += size
-
     def verified(self) -> None:
         """Count an object whose proof is durable."""
         self._objects += 1
 
     def next_sample(self, now: float) -> Sample | None:
         """Give the next sample of the work done, None when there was none since the last."""
-        if not self._objects and not self._bytes:
+        passed, self.route.passed = self.route.passed, 0
+        if not self._objects and not passed:
             return None
-        self.done = Sample(now, self.done.objects + self._objects, self.done.bytes + self._bytes)
-        self._objects = self._bytes = 0
+        self.done = Sample(now, self.done.objects + self._objects, self.done.bytes + passed)
+        self._objects = 0
         return self.done

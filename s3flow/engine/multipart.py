@@ -51,7 +51,7 @@ class _Upload:
         async with route.gate, route.slots:
             body = await route.open(self.transfer, span)
             try:
-                hashing = verify.HashingBody(body, route.crc64, md5=self.hash_md5)
+                hashing = verify.HashingBody(body, route, md5=self.hash_md5)
                 part = await route.target.upload_part(
                     bucket, key, self.upload_id, number, span.start, hashing
                 )
@@ -71,7 +71,7 @@ class _Upload:
         async with self.route.gate, self.route.slots:
             body = await self.route.open(self.transfer, self.layout.span(number))
             try:
-                hashing = verify.HashingBody(body, self.route.crc64, md5=True)
+                hashing = verify.HashingBody(body, self.route, md5=True)
                 while await hashing.read():
                     pass
             finally:

@@ -40,6 +40,7 @@ class Route:
     stop: asyncio.Event
     remember: Callable[[Transfer, str, int], Awaitable[Transfer]]
     reader: Source | None = None  # reads the target back, where it is a store that can be read
+    passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
 

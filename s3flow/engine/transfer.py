@@ -29,7 +29,7 @@ async def _put(route: Route, transfer: Transfer) -> Copied:
             info = body.info
             attributes, dropped = await attributes_of(route, transfer, info)
             hashing = verify.HashingBody(
-                body, route.crc64, md5=verify.needs_md5(info, route.target.limits)
+                body, route, md5=verify.needs_md5(info, route.target.limits)
             )
             md5 = verify.stated_md5(info) if route.target.limits.etags else None
             stored = await route.target.put_object(bucket, key, hashing, attributes, md5=md5)

@@ -19,7 +19,7 @@ from s3flow.engine.plan import is_md5, parts_in
 from s3flow.engine.route import Route, object_name
 from s3flow.errors import Corrupted
 from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
-from s3flow.ports import Body, Crc64, Digest
+from s3flow.ports import Body, Digest
 
 MD5 = "md5"
 CRC64 = "crc64nvme"
@@ -29,17 +29,19 @@ _KEYED = {"aws:kms", "aws:kms:dsse", "customer"}  # their ETags are no digests o
 class HashingBody:
     """A body that is hashed as it passes. CRC64NVME costs next to nothing, MD5 does not."""
 
-    def __init__(self, body: Body, crc64: Crc64, *, md5: bool) -> None:
+    def __init__(self, body: Body, route: Route, *, md5: bool) -> None:
         self._body = body
-        self._digests: dict[str, Digest] = {CRC64: crc64.new()}
+        self._route = route
+        self._digests: dict[str, Digest] = {CRC64: route.crc64.new()}
         if md5:
             self._digests[MD5] = hashlib.md5(usedforsecurity=False)
         self.info = body.info
         self.size = body.size
 
     async def read(self) -> memoryview:
-        """Give the next chunk, hashed."""
+        """Give the next chunk, hashed and counted."""
         chunk = await self._body.read()
+        self._route.passed += len(chunk)
         for digest in self._digests.values():
             digest.update(chunk)
         return chunk

@@ -11,6 +11,7 @@ from typing import Any
 from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, Total
 
 RATE_WINDOW = 60.0  # seconds of work that the shown rate is taken over
+SHORTEST_WINDOW = 5.0  # seconds that a window of work should last to say something of the rest
 LONGEST_WINDOW = 300.0  # seconds; samples further apart have a stopped daemon between them
 _OUTCOMES = tuple(Outcome)
 
@@ -158,13 +159,25 @@ class _Window:
 
 
 def _windows(samples: Sequence[Sample]) -> list[_Window]:
-    """Give what was done between samples; idle windows and steps back in time say nothing."""
-    found = []
+    """Give what was done between samples; idle windows and steps back in time say nothing.
+
+    Neighbours are joined until they last long enough: a large object ends in one second of many.
+    """
+    found: list[_Window] = []
     for before, after in pairwise(samples):
         seconds = after.at - before.at
         objects, size = after.objects - before.objects, after.bytes - before.bytes
-        if 0 < seconds <= LONGEST_WINDOW and objects >= 0 and size >= 0 and (objects or size):
-            found.append(_Window(after.at, seconds, objects, size))
+        if not (0 < seconds <= LONGEST_WINDOW and objects >= 0 and size >= 0 and (objects or size)):
+            continue
+        last = found[-1] if found else None
+        if last is not None and last.end == before.at and last.seconds < SHORTEST_WINDOW:
+            seconds, objects, size = (
+                seconds + last.seconds,
+                objects + last.objects,
+                size + last.bytes,
+            )
+            found.pop()
+        found.append(_Window(after.at, seconds, objects, size))
     return found
 
 

@@ -171,12 +171,21 @@ def test_old_work_gives_no_rate_but_an_estimate() -> None:
 
 def test_uneven_work_is_estimated_cautiously() -> None:
     samples, volume = [], 0
-    for step in range(101):
-        samples.append(Sample(NOW - 100 + step, step, volume))
-        volume += 100 if step % 4 else 10  # every fourth second is ten times slower
+    for step in range(201):
+        samples.append(Sample(NOW - 200 + step, step, volume))
+        volume += 100 if step // 5 % 4 else 10  # five seconds in twenty are ten times slower
     one = rates(samples, objects=1, size=1000, now=NOW)
     assert one.eta_p50 == 10.0
     assert one.eta_p90 == 100.0
+
+
+def test_one_slow_second_is_not_taken_for_the_pace() -> None:
+    samples, volume = [], 0
+    for step in range(101):
+        samples.append(Sample(NOW - 100 + step, step, volume))
+        volume += 490 if step % 5 == 4 else 10  # a large object ends every fifth second
+    one = rates(samples, objects=1, size=1060, now=NOW)
+    assert one.eta_p50 == one.eta_p90 == 10.0
 
 
 def test_a_clock_that_steps_back_is_ignored() -> None:
