@@ -52,7 +52,7 @@ http {{
   keepalive_requests 1000000000;
   keepalive_timeout 600s;
   client_max_body_size 0;
-  client_body_buffer_size 1m;
+  client_body_buffer_size 64k;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;

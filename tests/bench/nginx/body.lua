@@ -2,7 +2,7 @@
 
 local M = {}
 local PIECE = 131072 -- bytes; stays in the processor's second-level cache
-local IN_MEMORY = 1048576 -- bytes; nginx's client_body_buffer_size
+local IN_MEMORY = 65536 -- bytes; nginx's client_body_buffer_size
 
 local function is_chunked()
   return (ngx.var.http_x_amz_content_sha256 or ""):sub(1, 9) == "STREAMING"

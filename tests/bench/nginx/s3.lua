@@ -34,7 +34,7 @@ local function load_set(folder, name)
     }
     local offset = 0
     for md5 in parts:gmatch("%x+") do
-      local length = math.min(entry.part_size, entry.size - offset)
+      local length = entry.part_size > 0 and math.min(entry.part_size, entry.size - offset) or entry.size
       entry.md5s[offset .. "+" .. length] = md5
       offset = offset + length
     end
