@@ -89,7 +89,9 @@ def objects_of(index: Path) -> list[tuple[str, int]]:
     return [(key, int(size)) for key, size, _ in rows]
 
 
-async def copy(store: Store, source: str, target: str, pieces: Iterator[Piece]) -> None:
+async def copy(
+    store: Store, source: str, target: str, pieces: Iterator[Piece], etags: dict[Piece, str]
+) -> None:
     """GET and PUT what is left of *pieces*, one at a time."""
     for piece in pieces:
         key = quote_key(piece.key.encode())
@@ -102,6 +104,8 @@ async def copy(store: Store, source: str, target: str, pieces: Iterator[Piece]) 
         body: Body = _Whole(response, piece.size)  # type: ignore[assignment]  # no info needed
         answer = await store.send("PUT", f"/{target}/{key}", query, body=body)
         await answer.read()
+        if piece.upload:
+            etags[piece] = answer.headers["etag"]
 
 
 async def fetch(store: Store, source: str, disk: Path, pieces: Iterator[Piece]) -> None:
@@ -133,8 +137,11 @@ async def _begin(store: Store, bucket: str, key: str) -> str:
     return text.partition("<UploadId>")[2].partition("</UploadId>")[0]
 
 
-async def _complete(store: Store, bucket: str, key: str, pieces: list[Piece]) -> None:
-    parts = "".join(f"<Part><PartNumber>{p.number}</PartNumber></Part>" for p in pieces)
+async def _complete(store: Store, bucket: str, key: str, etags: dict[Piece, str]) -> None:
+    pieces = sorted(etags, key=lambda piece: piece.number)
+    parts = "".join(
+        f"<Part><PartNumber>{p.number}</PartNumber><ETag>{etags[p]}</ETag></Part>" for p in pieces
+    )
     body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
     query = f"uploadId={pieces[0].upload}"
     await (await store.send("POST", f"/{bucket}/{key}", query, body=body)).read_all()
@@ -156,17 +163,18 @@ async def main(options: argparse.Namespace) -> None:
         uploads[key] = cut(key, size, upload)
         pieces += uploads[key]
     waiting = iter(pieces)
+    etags: dict[Piece, str] = {}
     async with asyncio.TaskGroup() as group:
         for _ in range(PARTS_AT_ONCE if uploads else AT_ONCE):
             lane = (
                 fetch(store, options.source, disk, waiting)
                 if disk
-                else copy(store, options.source, options.target, waiting)
+                else copy(store, options.source, options.target, waiting, etags)
             )
             group.create_task(lane)
     if not disk:
         for key, parts in uploads.items():
-            await _complete(store, options.target, key, parts)
+            await _complete(store, options.target, key, {part: etags[part] for part in parts})
     await store.close()
 
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 from tests.servers import (
     HOST,
@@ -28,7 +29,6 @@ from tests.servers import (
 )
 
 PACKAGES = ("nginx-light", "libnginx-mod-http-lua")
-ACCESS_KEY, SECRET_KEY = "BENCHACCESSKEY", "benchsecretkey"  # signatures are not checked
 _HERE = Path(__file__).parent
 _CONF = """\
 load_module {modules}/ndk_http_module.so;
@@ -85,9 +85,45 @@ class Held:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+class Endpoint(Protocol):
+    """What the benchmark needs of a server."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def has_tls(self) -> bool: ...
+
+    @property
+    def access_key(self) -> str: ...
+
+    @property
+    def secret_key(self) -> str: ...
+
+    @property
+    def ca_file(self) -> Path: ...
+
+    def url(self, *, tls: bool) -> str: ...
+
+    def usual_url(self, *, tls: bool) -> str: ...
+
+    def reset(self) -> None: ...
+
+    def held(self, bucket: str) -> Held: ...
+
+    def first_byte(self) -> float: ...
+
+    def cpu_seconds(self) -> float: ...
+
+
+@dataclass(frozen=True)
 class BenchServer:
-    """The running server."""
+    """The running nginx."""
+
+    name: ClassVar[str] = "nginx"
+    has_tls: ClassVar[bool] = True
+    access_key: ClassVar[str] = "BENCHACCESSKEY"  # signatures are not checked
+    secret_key: ClassVar[str] = "benchsecretkey"
 
     plain: int
     tls: int

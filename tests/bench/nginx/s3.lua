@@ -50,6 +50,9 @@ local function load_set(folder, name)
 end
 
 function M.load(folder)
+  -- Every piece of a body is a Lua string: with the usual pause of 200 % the collector walks over
+  -- the index once for every few MB that arrive: a sixth of the CPU with 5,000 objects of 256 KiB.
+  collectgarbage("setpause", 1000)
   for name in io.lines(folder .. "/sets") do
     sets[name] = load_set(folder, name)
   end
