@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
-from s3flow.engine.route import TOKEN_HEADER, Copied, Route, Stopped, object_name
+from s3flow.engine.route import TOKEN_HEADER, Copied, Route, Stopped, object_name, wrong_size
 from s3flow.errors import (
+    Conflict,
     ConnectionLost,
     Corrupted,
     NoSuchUpload,
@@ -120,6 +121,8 @@ async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
         raise SourceGone(f"{object_name(transfer)} was deleted before it was read")
     if info.etag != transfer.etag:
         raise SourceChanged(f"{object_name(transfer)}: etag {transfer.etag} became {info.etag}")
+    if info.size != transfer.size:
+        raise wrong_size(transfer, info.size)
     layout = await _layout(route, transfer)
     if layout is None:
         return None
@@ -131,6 +134,11 @@ async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
     except (SourceChanged, SourceGone, Corrupted):
         # Nobody can ever finish it, or it holds a part that must not be taken for a good one.
         await abort(route, upload.transfer)
+        raise
+    except Conflict:
+        # Completing again helps after an OperationAborted, never after a ConditionalRequestConflict.
+        if transfer.attempts:
+            await abort(route, upload.transfer)
         raise
     proof = await _multipart_proof(upload, stored)
     return Copied(Method.MULTIPART, proof, stored, dropped)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from s3flow.engine import plan
 from s3flow.engine.throttle import Gate, PacedBody, TokenBucket
-from s3flow.errors import S3flowError
+from s3flow.errors import BadAnswer, S3flowError
 from s3flow.events import Emit
 from s3flow.model import Flow, Method, Proof, Span, Stored, Transfer
 from s3flow.ports import Body, Crc64, Source, Target
@@ -61,6 +61,9 @@ class Route:
         body = await self.source.get_object(
             transfer.bucket, transfer.key, etag=transfer.etag, span=span
         )
+        if body.info.size != transfer.size:
+            body.close()
+            raise wrong_size(transfer, body.info.size)
         return PacedBody(body, self.bytes_buckets) if self.bytes_buckets else body
 
 
@@ -72,6 +75,17 @@ class Copied:
     proof: Proof
     stored: Stored
     dropped: tuple[str, ...]
+
+
+def wrong_size(transfer: Transfer, size: int) -> BadAnswer:
+    """Tell of an answer that keeps the ETag and has another size: its lengths agree, and lie.
+
+    A proxy cut or compressed it. Where the ETag is no digest of the bytes, nothing else would tell.
+    """
+    return BadAnswer(
+        f"{object_name(transfer)}: listed with {transfer.size:,} bytes, the answer says {size:,} "
+        "under the same ETag; does a proxy stand between, and change bodies?"
+    )
 
 
 def object_name(transfer: Transfer) -> str:

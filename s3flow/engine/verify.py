@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from s3flow.engine import plan
 from s3flow.engine.plan import is_md5, parts_in
 from s3flow.engine.route import Route, object_name
-from s3flow.errors import Corrupted
+from s3flow.errors import Corrupted, Refused
 from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
 from s3flow.ports import Body, Digest
 
@@ -190,7 +190,10 @@ async def source_layout(route: Route, transfer: Transfer, limits: Limits) -> pla
     """Find the boundaries of the source's parts, asking for part 1 where the source knows it."""
     if not plan.parts_in(transfer.etag):
         return None
-    first = await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
+    try:
+        first = await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
+    except Refused:
+        first = None  # not every store can be asked for a part by its number
     knows = first is not None and first.parts_count is not None
     size = first.size if first is not None and knows else None
     return plan.source_layout(transfer.size, transfer.etag, size, limits)
