@@ -86,7 +86,8 @@ class Rare:
         call = Call("CompleteMultipartUpload", "POST", bucket, key, query, headers)
         try:
             response = await self._rest.send(call, _named(parts), patience=COMPLETE_SECONDS)
-            body = readable(await response.read_all(ANSWER_LIMIT))
+            # Blanks that kept the connection open may stand before the declaration, which XML forbids.
+            body = readable(await response.read_all(ANSWER_LIMIT)).lstrip()
         except (errors.BadAnswer, errors.Stalled, errors.Truncated) as error:
             # It may well have been carried out: whoever asked must look (B-13).
             raise errors.ConnectionLost(f"the answer was lost: {error}") from error
