@@ -80,6 +80,15 @@ def test_a_target_never_says_that_the_source_is_gone(status: int, code: str) -> 
 
 
 @pytest.mark.parametrize(
+    "operation", ["UploadPart", "ListParts", "CompleteMultipartUpload", "AbortMultipartUpload"]
+)
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])
+def test_an_unknown_upload_may_be_called_a_missing_key(operation: str, code: str) -> None:
+    """Ceph 16 does so, and an abort would look refused, a finished upload failed."""
+    assert type(translate(failure(404, code, operation), NOW)) is errors.NoSuchUpload
+
+
+@pytest.mark.parametrize(
     ("wish", "seconds"),
     [("7", 7.0), ("Tue, 14 Nov 2023 22:13:50 GMT", 30.0), ("soon", 0.0), ("", 0.0), ("-3", 0.0)],
 )

@@ -28,6 +28,10 @@ _CORRUPTED = frozenset(
 )
 _DENIED = frozenset(("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken"))
 _READS = frozenset(("GetObject", "HeadObject", "DeleteObject", "GetObjectTagging"))
+# Ceph 16 says NoSuchKey of an upload that it does not know (any more).
+_OF_UPLOADS = frozenset(
+    ("UploadPart", "ListParts", "CompleteMultipartUpload", "AbortMultipartUpload")
+)
 _BY_CODE: Mapping[str, type[errors.S3flowError]] = {
     **dict.fromkeys(_SERVER, errors.ServerError),
     **dict.fromkeys(_CORRUPTED, errors.Corrupted),
@@ -103,7 +107,9 @@ def translate(failure: Failure, now: float) -> errors.S3flowError:
         kind = errors.SourceChanged if failure.operation in _READS else errors.Conflict
         return kind(_describe(failure))
     found = _BY_CODE.get(code) or _by_status(status)
-    if failure.operation not in _READS and found in (errors.SourceGone, errors.SourceChanged):
+    if failure.operation in _OF_UPLOADS and found is errors.SourceGone:
+        found = errors.NoSuchUpload
+    elif failure.operation not in _READS and found in (errors.SourceGone, errors.SourceChanged):
         found = errors.Refused  # what is missing or changed here is not a source
     if found is errors.ClockSkewed:
         return errors.ClockSkewed(f"{_describe(failure)}; {_skew(failure.headers, now)}")
