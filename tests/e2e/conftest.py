@@ -17,9 +17,23 @@ from tests.e2e.gaps import other
 from tests.e2e.program import Program, document
 from tests.e2e.proxy import Proxy
 from tests.e2e.supervisor import Supervisor
-from tests.servers import Server, make_bucket
+from tests.servers import Server, from_environment, make_bucket
 
 MIB = 1024 * 1024
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what says nothing of the server that S3FLOW_TEST_S3_ENDPOINT names."""
+    if from_environment() is None:
+        return
+    here = Path(__file__).parent
+    foreign = [
+        item
+        for item in items
+        if here in item.path.parents and "s3_server" not in getattr(item, "fixturenames", ())
+    ]
+    config.hook.pytest_deselected(items=foreign)
+    items[:] = [item for item in items if item not in foreign]
 
 
 @dataclass(slots=True)
