@@ -39,10 +39,9 @@ class Compressing(Faulty):
     async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
         answer = await go()
         if call.method == "get_object":
-            data = self.inner.peek(*call.args[:2]).data
-            start, stop = call.kwargs.get("span") or (0, len(data))
-            info = _half(answer.info)
-            return MemoryBody(memoryview(data)[start : stop if start else stop // 2], info, 65_536)
+            start, stop = call.kwargs.get("span") or (0, answer.info.size // 2)
+            data = memoryview(self.inner.peek(*call.args[:2]).data)[start:stop]
+            return MemoryBody(data, _half(answer.info), 65_536)
         if call.method == "head_object" and self.heads and answer is not None:
             return _half(answer)
         return answer
