@@ -87,7 +87,12 @@ def run(command: Sequence[str], env: Mapping[str, str], folder: Path, log: Path)
         )
         memory = _Memory(process.pid)
         memory.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     return Run(process.returncode, wall, usage.ru_utime, usage.ru_stime, memory.peak())

@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -209,6 +210,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def main(words: Sequence[str]) -> int:
     """Run the cases; 1 when a run of s3flow itself did not count."""
     options = parse(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended
     cases = [CASES[name] for name in options.case or CASES]
     if options.server != "nginx":
         cases = [case for case in cases if case.kind not in ONLY_NGINX]

@@ -46,6 +46,7 @@ http {{
   lua_shared_dict md5s 16m;
   lua_socket_buffer_size 128k;
   init_by_lua_block {{ s3 = require "s3"; s3.load("{data}") }}
+  init_worker_by_lua_block {{ s3.end_with_parent() }}
   access_log off;
   server_tokens off;
   etag off;

@@ -11,6 +11,7 @@ unsigned char *MD5(const unsigned char *d, size_t n, unsigned char *md);
 void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset);
 int open(const char *path, int flags);
 int close(int fd);
+int prctl(int option, unsigned long value);
 int memcmp(const void *a, const void *b, size_t n);
 ]]
 
@@ -56,6 +57,11 @@ function M.load(folder)
   for name in io.lines(folder .. "/sets") do
     sets[name] = load_set(folder, name)
   end
+end
+
+-- nginx's workers outlive a master that was killed; these must not.
+function M.end_with_parent()
+  ffi.C.prctl(1, 9) -- PR_SET_PDEATHSIG, SIGKILL
 end
 
 -- "small" is a source, "to-small" a target that starts empty, "same-small" an equal copy.
