@@ -115,7 +115,7 @@ class DaemonSettings(_Table):
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9440"  # "": no listener
     allow_remote_metrics: bool = False
     concurrency: Annotated[Whole, Field(ge=1, le=10_000)] = 64
-    memory: Annotated[Size, Field(ge=MIB)] = 64 * MIB
+    memory: Annotated[Size, Field(ge=MIB)] = 32 * MIB
     max_bytes_per_s: Size = 0
     max_requests_per_s: Annotated[Whole, Field(ge=0)] = 0
     drain_timeout: Duration = 20.0

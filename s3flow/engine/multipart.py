@@ -49,7 +49,7 @@ class _Upload:
         route, span = self.route, self.layout.span(number)
         bucket, key = route.destination(self.transfer)
         await route.turn()
-        async with route.gate, route.slots:
+        async with route.gate, route.room(span.size):
             body = await route.open(self.transfer, span)
             try:
                 hashing = verify.HashingBody(body, route, md5=self.hash_md5)
@@ -69,8 +69,9 @@ class _Upload:
     async def hash_part(self, number: int) -> None:
         """Read a part that the target holds already, to compare it: it is not sent again."""
         await self.route.turn()
-        async with self.route.gate, self.route.slots:
-            body = await self.route.open(self.transfer, self.layout.span(number))
+        span = self.layout.span(number)
+        async with self.route.gate, self.route.room(span.size):
+            body = await self.route.open(self.transfer, span)
             try:
                 hashing = verify.HashingBody(body, self.route, md5=True)
                 while await hashing.read():

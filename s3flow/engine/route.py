@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from s3flow.engine import plan
@@ -13,6 +14,9 @@ from s3flow.events import Emit
 from s3flow.model import Flow, Method, Proof, Span, Stored, Transfer
 from s3flow.ports import Body, Crc64, Source, Target
 
+SMALL_BODY = (
+    64 * 1024
+)  # bytes; such bodies are bounded by the gates alone, they hold no large buffer
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105  names a version, opens nothing
 
 
@@ -50,6 +54,10 @@ class Route:
             plan.target_bucket(self.flow, transfer.bucket),
             plan.target_key(self.flow, transfer.bucket, transfer.key),
         )
+
+    def room(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Give the place that a body of *size* bytes takes while it is in flight."""
+        return self.slots if size > SMALL_BODY else nullcontext()
 
     async def turn(self) -> None:
         """Wait until a GET and the PUT that it feeds may be sent; hold nothing meanwhile."""
