@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ from s3flow.web.server import serve
 # on both sides. Bodies up to 64 KiB take next to nothing and are not counted.
 BODY_MEMORY = 1024 * 1024
 REFRESH = 1.0  # seconds between reads of the state for displays and metrics
+OPEN_FILES = 65_536
 Result = TypeVar("Result")
 Store = S3Store | LocalStore
 
@@ -54,6 +56,18 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
     """Run *main* on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+def allow_open_files() -> None:
+    """Take as many open files as the system grants without being asked twice.
+
+    Files that wait to be made durable hold their directories open, thousands on a slow disk; a
+    login shell's limit is 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -232,6 +246,7 @@ class Work:
 
     async def run(self) -> tuple[Ending, list[FlowSnapshot]]:
         """Run, and say how it ended and where the flows stand."""
+        allow_open_files()
         async with AsyncExitStack() as stack:
             state = await open_sqlite(self.settings.daemon.state_path)
             stack.push_async_callback(state.close)
