@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from awscrt import checksums
 
-from s3flow.errors import BadAnswer, Truncated
+from s3flow.errors import BadAnswer, PathConflict, Truncated
 from s3flow.model import MIB
 from s3flow.stores.local.journal import SUFFIX
 from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove
@@ -171,23 +171,26 @@ def set_modified(fd: int, modified: int) -> None:
 
 
 def walk_files(
-    root: Path, start: bytes = b"", stop: threading.Event | None = None
+    root: Path, start: bytes = b"", stop: threading.Event | None = None, *, names: bytes = b""
 ) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
     """Give our own unfinished files and journals from *start* below *root* on, until *stop* is set.
 
-    Each comes with its directory's path below *root*. Links are not followed; directories that
-    vanish are passed over.
+    Each comes with its directory's path below *root*. Of the directories in *start*, those are
+    entered whose names begin with *names*. Links are not followed; directories that vanish are
+    passed over, and those that may not be read (lost+found): nothing in them is ours.
     """
     pending = [start]
     while pending and not (stop and stop.is_set()):
         below = pending.pop()
         try:
             entries = os.scandir(os.fsencode(root) + b"/" + below)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         with entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
+                    if below == start and not entry.name.startswith(names):
+                        continue
                     pending.append(below + b"/" + entry.name if below else entry.name)
                 elif entry.name.startswith(TEMP_PREFIX):
                     yield below, entry
@@ -201,7 +204,10 @@ def sweep(directories: Directories, older_than: float, stop: threading.Event) ->
     """
     found: dict[bytes, dict[bytes, float]] = {}
     for below, entry in walk_files(directories.root_path, stop=stop):
-        status = entry.stat(follow_symlinks=False)
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # work goes on beside the walk: it has got its name meanwhile
         if stat.S_ISREG(status.st_mode):
             # Not st_mtime: that is the object's time already.
             found.setdefault(below, {})[entry.name] = status.st_ctime
@@ -209,7 +215,10 @@ def sweep(directories: Directories, older_than: float, stop: threading.Event) ->
     if stop.is_set():
         return removed
     for below, names in found.items():
-        directory = directories.open(below)
+        try:
+            directory = directories.open(below)
+        except (FileNotFoundError, PathConflict):
+            continue  # somebody removed it meanwhile, and what was in it
         for name, changed in names.items():
             other = name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else name + SUFFIX
             if other not in names and changed < older_than:

@@ -41,7 +41,7 @@ class LocalStore:
         self.limits = Limits(
             min_part_size=1,
             max_part_size=_NO_LIMIT,
-            max_parts=1_000_000,
+            max_parts=10_000,  # as in S3: each one is a line of the journal, and is kept in mind
             max_put_size=_NO_LIMIT,
             max_object_size=_NO_LIMIT,
             carries_headers=False,

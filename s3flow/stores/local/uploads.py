@@ -152,12 +152,13 @@ class Uploads:
     def unfinished(self, bucket: str, prefix: bytes) -> list[Upload]:
         """Walk for journals of keys that start with *prefix*. Blocks."""
         try:
-            start = split(bucket, prefix + b"x")[0]
+            start, name = split(bucket, prefix + b"x")
             self._directories.open(start)
         except (NameRefused, FileNotFoundError, PathConflict):
             return []  # no key of ours can lie there
         found = []
-        for below, entry in files.walk_files(self._directories.root_path, start):
+        root = self._directories.root_path
+        for below, entry in files.walk_files(root, start, names=name[:-1]):
             if not entry.name.endswith(journal.SUFFIX):
                 continue
             known = journal.read(self._directories.open(below), entry.name)
