@@ -224,6 +224,13 @@ class StateStore(Protocol):
         """Record a merged page and its cursor in one transaction."""
         ...
 
+    async def list_again(self, flow: str) -> None:
+        """Let the unfinished scan list again the buckets that it has listed to their end.
+
+        Those that could not be listed go on where they were.
+        """
+        ...
+
     async def finish_scan(self, scan: Scan) -> None: ...
 
     async def last_scan(self, flow: str) -> ScanSummary: ...
@@ -240,7 +247,10 @@ class StateStore(Protocol):
         ...
 
     async def save(self, changes: Sequence[Change]) -> None:
-        """Record changes in one transaction and end their claims."""
+        """Record changes in one transaction and end their claims.
+
+        An upload that a final change still names could not be aborted: it becomes an abandoned one.
+        """
         ...
 
     async def remember_upload(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:

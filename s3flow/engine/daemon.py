@@ -18,11 +18,12 @@ from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring
 from s3flow.errors import Blocked, S3flowError, StateError
-from s3flow.events import Emit, Event, Recorded
+from s3flow.events import Emit, Event, Recorded, Warned
 from s3flow.model import Change, Sample, State
 from s3flow.ports import Crc64, StateStore
 
 SAMPLE_EVERY = 1.0  # seconds
+LAST_WRITE = 2.0  # seconds that the state is given in any case, also after a second signal
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Daemon:
                 group.create_task(self._sample(), name="sampler"),
             ]
             await self._run_flows(once=once)
-            await recorder.flush()
+            await self._record_rest(recorder)
             await self._take_samples()
             for task in side:
                 task.cancel()
@@ -112,14 +113,36 @@ class Daemon:
         """Let what is in flight end; what takes too long is cancelled and resumes at the next start."""
         for flow in self.flows.values():
             flow.feed.wake()
+        await self._in_time(running)
+        running.cancel()
+
+    async def _in_time(self, work: asyncio.Task[None]) -> None:
+        """Wait for *work*, but no longer than a stop may take, or until a second signal."""
         abandoned = asyncio.create_task(self.abandon.wait())
         await asyncio.wait(
-            {running, abandoned},
+            {work, abandoned},
             timeout=self.pace.drain_timeout,
             return_when=asyncio.FIRST_COMPLETED,
         )
         abandoned.cancel()
-        running.cancel()
+
+    async def _record_rest(self, recorder: Recorder) -> None:
+        """Record what is left; at a stop not for ever, for the state's disk may be full.
+
+        What it does not hold then is found at the targets by the next start.
+        """
+        flushing = asyncio.create_task(recorder.flush())
+        try:
+            if self.stop.is_set():
+                await self._in_time(flushing)
+                await asyncio.wait({flushing}, timeout=LAST_WRITE)
+                if not flushing.done():
+                    message = "the state could not be written: the last transfers will be repeated"
+                    self._emit(Warned("", message))
+                    return
+            await flushing
+        finally:
+            flushing.cancel()
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Recorded):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from dataclasses import dataclass
 
 from s3flow.engine.discovery import Discovery
@@ -13,7 +15,7 @@ from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.worker import Worker
-from s3flow.errors import S3flowError
+from s3flow.errors import S3flowError, StateError
 from s3flow.events import BucketFailed, Warned
 from s3flow.model import Sample
 
@@ -55,31 +57,50 @@ class RunningFlow:
             self.route.emit(BucketFailed(flow.name, flow.source.bucket, error.reason, str(error)))
         self.scan_failed = not finished and not self.route.stop.is_set()
 
+    async def list_again(self) -> None:
+        """Let the next walk look into every bucket, not only into those where this one failed."""
+        flow = self.route.flow.name
+        try:
+            await self.discovery.state.list_again(flow)
+        except StateError as error:
+            message = f"only the buckets that could not be listed are looked at again: {error}"
+            self.route.emit(Warned(flow, message))
+
     async def reap(self) -> None:
         """Abort uploads that no transfer will continue: their version was superseded or is gone."""
         route, state = self.route, self.discovery.state
         for bucket, key, upload_id in await state.abandoned_uploads(route.flow.name):
             try:
                 await abort_upload(route, bucket, key, upload_id)
-            except S3flowError as error:
-                message = f"the unfinished upload {upload_id} could not be aborted yet: {error}"
-                route.emit(Warned(route.flow.name, message))
-            else:
                 await state.uploads_removed(route.flow.name, [upload_id])
+            except S3flowError as error:
+                message = f"the unfinished upload {upload_id} could not be removed yet: {error}"
+                route.emit(Warned(route.flow.name, message))
 
     async def _scans(self, *, once: bool) -> None:
         stop, every = self.route.stop, self.route.flow.every
+        failed, begun = False, time.monotonic()
         while not stop.is_set():
             await self.scan()
-            await self.reap()
+            # A stop in the midst of a further try says nothing of the others.
+            failed = self.scan_failed or (failed and stop.is_set())
+            if not stop.is_set():
+                await self.reap()
             if once:
                 break
-            pause = SCAN_AGAIN if self.scan_failed else every
-            try:
-                async with asyncio.timeout(pause):  # None: this flow runs once and then idles
+            pause = every  # None: this flow runs once and then idles
+            if failed:
+                pause = SCAN_AGAIN if every is None else min(SCAN_AGAIN, every)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
                     await stop.wait()
-            except TimeoutError:
-                continue
+            # One bucket that is never listed must not keep new objects of the others waiting.
+            if not failed or (every is not None and time.monotonic() >= begun + every):
+                if failed:
+                    await self.list_again()
+                begun = time.monotonic()
+        if failed:
+            await self.list_again()
         self.feed.close()
 
     def verified(self) -> None:

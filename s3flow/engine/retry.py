@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from s3flow.errors import Permanent, S3flowError, Transient
+from s3flow.errors import Permanent, S3flowError, Throttled, Transient
 
 UNEXPECTED = "unexpected"
+LONGEST_WISH = 300.0  # seconds; a store that asks for hours is asked again meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class GiveUp:
 
     attempts: int
     reason: str
+
+
+def wish(error: Throttled) -> float:
+    """Give the seconds that a store wants to be left alone, as far as they are granted."""
+    return min(error.retry_after, LONGEST_WISH)
 
 
 def decide(error: Exception, attempts: int, max_attempts: int, backoff: Backoff) -> Again | GiveUp:

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from s3flow.engine import plan
 from s3flow.engine.adoption import adopt
-from s3flow.engine.retry import Again, Backoff, decide
+from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
-from s3flow.errors import PathConflict, Permanent, S3flowError, Throttled
+from s3flow.errors import PathConflict, Permanent, S3flowError, TargetExists, Throttled
 from s3flow.model import Discovered, Flow, Listed, Overwrite, Page, PageChanges, Row, State
 from s3flow.ports import ROWS_AT_ONCE
 
@@ -43,12 +43,12 @@ class Range(NamedTuple):
 
 
 def merge(
-    entries: Sequence[Listed], rows: Sequence[Row], decide: Decide, *, again: bool
+    entries: Sequence[Listed], rows: Sequence[Row], decide: Decide, overwrite: Overwrite
 ) -> PageChanges:
     """Compare a page of the listing with the same key range of the state, both in byte order.
 
-    *decide* says what becomes of an entry that is taken for the first time or anew; with *again*
-    that is every one of them.
+    *decide* says what becomes of an entry that is taken for the first time or anew; if it is to be
+    overwritten always, that is every one of them.
     """
     changes = PageChanges("", b"", done=False, listed=len(entries), listed_bytes=0)
     position = 0
@@ -65,19 +65,21 @@ def merge(
         if (
             row.etag != entry.etag
             or row.size != entry.size
-            or (again and row.state is State.VERIFIED)
+            or (overwrite is Overwrite.ALWAYS and row.state is State.VERIFIED)
         ):
             changes.changed.append((row.id, decide(entry)))
         elif row.state is State.SKIPPED or row.state is State.DISCOVERED:
-            _decide_again(row, entry, decide, changes)
+            _decide_again(row, entry, decide, changes, overwrite)
     for row in rows[position:]:
         _vanish(row, changes)
     return changes
 
 
-def _decide_again(row: Row, entry: Listed, decide: Decide, changes: PageChanges) -> None:
-    """Filters may have changed since: what was skipped may be taken now, and the other way round."""
-    if row.reason == "target_exists":
+def _decide_again(
+    row: Row, entry: Listed, decide: Decide, changes: PageChanges, overwrite: Overwrite
+) -> None:
+    """Settings may have changed since: what was skipped may be taken now, and the other way round."""
+    if row.reason == TargetExists.reason and overwrite is Overwrite.NEVER:
         return  # the worker's word, not the filters'
     verdict = decide(entry)
     if verdict.state is not row.state or (
@@ -131,7 +133,7 @@ class Survey:
             try:
                 return await call()
             except Throttled as error:
-                await self._pause(max(error.retry_after, self.backoff.delay(3)))
+                await self._pause(max(wish(error), self.backoff.delay(3)))
             except S3flowError as error:
                 verdict = decide(error, attempts, LIST_ATTEMPTS, self.backoff)
                 if not isinstance(verdict, Again):
@@ -160,14 +162,12 @@ class Survey:
             last = rows[-1].key if more else None
             here = entries if last is None else [each for each in entries if each.key <= last]
             entries = entries[len(here) :]
-            changes = merge(
-                here, rows, self._decider(bucket), again=self.flow.overwrite is Overwrite.ALWAYS
-            )
+            changes = merge(here, rows, self._decider(bucket), self.flow.overwrite)
             after = last or (here[-1].key if here else after)
             changes.bucket, changes.cursor, changes.done = bucket, after, page.last and not more
             await self._resolve_rivals(known, bucket, changes)
             adopted = 0
-            if adopting:
+            if adopting and self.flow.overwrite is not Overwrite.ALWAYS:
                 adopted = await self._retried(partial(adopt, self.route, bucket, changes.new))
             yield changes, adopted
 

@@ -16,14 +16,17 @@ async def transfer_object(route: Route, transfer: Transfer) -> Copied:
         # An upload was asked for, and its id never recorded, or its version superseded.
         await abort_all(route, *route.destination(transfer))
     method = plan.choose_method(route.flow, route.target.limits, transfer.size, transfer.etag)
-    copied = None if method is Method.PUT else await copy_in_parts(route, transfer)
+    copied = None
+    # What began in parts ends in parts, though the flow's threshold may be another by now.
+    if method is not Method.PUT or transfer.upload_id:
+        copied = await copy_in_parts(route, transfer)
     return copied or await _put(route, transfer)
 
 
 async def _put(route: Route, transfer: Transfer) -> Copied:
     bucket, key = route.destination(transfer)
     await route.turn()
-    async with route.gate, route.slots:
+    async with route.gate, route.room(transfer.size):
         body = await route.open(transfer)
         try:
             info = body.info

@@ -10,12 +10,20 @@ from dataclasses import dataclass
 from s3flow.engine import retry
 from s3flow.engine.feed import Feed
 from s3flow.engine.multipart import abort
-from s3flow.engine.recorder import Entry, Recorder
+from s3flow.engine.recorder import STATE_RETRY, Entry, Recorder
 from s3flow.engine.retry import Again, Backoff
 from s3flow.engine.route import Copied, Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.transfer import transfer_object
-from s3flow.errors import Blocked, S3flowError, SourceChanged, SourceGone, Throttled
+from s3flow.errors import (
+    Blocked,
+    S3flowError,
+    SourceChanged,
+    SourceGone,
+    StateError,
+    TargetExists,
+    Throttled,
+)
 from s3flow.events import Retried, TransferEnded, TransferStarted
 from s3flow.model import Change, Listed, Overwrite, State, Transfer
 
@@ -64,12 +72,10 @@ class Worker:
                 if self.route.stop.is_set():
                     return Entry(self._pending(transfer))
                 return await self._move(transfer)
-            except Throttled as caught:
+            except (Throttled, StateError) as caught:
                 error = caught
-                self.route.gate.throttled()
                 throttled += 1
-                delay = self.backoff.delay(min(throttled, THROTTLED_DOUBLINGS))
-                delay = max(caught.retry_after, delay)
+                delay = self._patience(caught, throttled)
                 self._tell_retry(transfer, caught, delay)
             except Blocked as caught:
                 error = caught
@@ -90,6 +96,14 @@ class Worker:
                 return Entry(self._pending(transfer))
             transfer = self.route.begun.get(transfer.id, transfer)
 
+    def _patience(self, error: Throttled | StateError, tries: int) -> float:
+        if isinstance(error, StateError):
+            # No fault of the object, whose failure could not be recorded either.
+            return STATE_RETRY
+        self.route.gate.throttled()
+        delay = self.backoff.delay(min(tries, THROTTLED_DOUBLINGS))
+        return max(retry.wish(error), delay)
+
     def _tell_retry(self, transfer: Transfer, error: Exception, delay: float) -> None:
         reason = getattr(error, "reason", retry.UNEXPECTED)
         self.route.emit(Retried(transfer, reason, str(error), delay))
@@ -107,7 +121,7 @@ class Worker:
         if self.route.flow.overwrite is Overwrite.NEVER and not transfer.upload_id:
             there = await self.route.target.head_object(bucket, key)
             if there is not None:
-                return Entry(Change(transfer, State.SKIPPED, reason="target_exists"))
+                return Entry(Change(transfer, State.SKIPPED, reason=TargetExists.reason))
         copied = await transfer_object(self.route, transfer)
         self.route.gate.succeeded()
         return self._verified(transfer, copied)
@@ -154,7 +168,7 @@ class Worker:
             change.message = str(error)
             return change
         current = self.route.begun.get(transfer.id, transfer)
-        await self._abort(current)
+        aborted = await self._abort(current)
         return Change(
             transfer,
             # Nothing is lost with an object that its owner deleted.
@@ -162,6 +176,7 @@ class Worker:
             reason=verdict.reason,
             message=str(error) or type(error).__name__,
             attempts=verdict.attempts,
+            upload_id=None if aborted else current.upload_id,
         )
 
     async def _planned_again(self, transfer: Transfer) -> Change:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from s3flow.errors import PathConflict
 from s3flow.model import Change, State, Transfer
 from s3flow.state import sql
 from s3flow.state.totals import Deltas, Line
@@ -72,6 +73,9 @@ def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Tr
             open_again.append(change.transfer)
             continue
         after = _after(row, change)
+        if after.upload_id and after.state >= sql.FIRST_FINAL:
+            abandon(db, after)
+            after = after._replace(upload_id=None)
         old_line, line = row.line, after.line
         if line != old_line or after.size != row.size:
             deltas.count(old_line, -1, -row.size)
@@ -94,7 +98,7 @@ def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Tr
                 after.dropped,
                 change.attempts,
                 change.retry_at,
-                change.upload_id or None,
+                after.upload_id or None,
                 change.part_size,
                 now,
                 row.id,
@@ -159,14 +163,21 @@ def remember_upload(
 def retry(
     db: sqlite3.Connection, flow_id: int, reason: str | None, after: int, now: int
 ) -> list[int]:
-    """Send the next slice of failed rows with ids over *after* back to work; give their ids."""
+    """Send the next slice of failed rows with ids over *after* back to work; give their ids.
+
+    Whose place at the target belongs to another is for the next scan to decide again: a worker
+    would write over the other's copy.
+    """
     found = db.execute(sql.FAILED_IDS, (flow_id, after, reason, reason))
     ids = [row_id for (row_id,) in found]
-    deltas = Deltas()
+    deltas, updates = Deltas(), []
     for row in current(db, ids).values():
+        state, why = State.DISCOVERED, ""
+        if row.reason == PathConflict.reason:
+            state, why = State.SKIPPED, row.reason
         deltas.count(row.line, -1, -row.size)
-        line = (flow_id, row.bucket_id, sql.CODES[State.DISCOVERED], "", "", "")
-        deltas.count(line, 1, row.size)
-    db.executemany(sql.TRY_AGAIN, ((now, row_id) for row_id in ids))
+        deltas.count((flow_id, row.bucket_id, sql.CODES[state], why, "", ""), 1, row.size)
+        updates.append((sql.CODES[state], why, now, row.id))
+    db.executemany(sql.TRY_AGAIN, updates)
     deltas.write(db)
     return ids

@@ -9,6 +9,9 @@ from contextlib import closing
 from s3flow.model import Transfer
 from s3flow.state import sql
 
+# Nothing is told to wait for so long: the clock was ahead when it was, and has been put back.
+FURTHEST = 3_600_000  # milliseconds
+
 
 class Claims:
     """The ids that workers of this process hold, and how far fresh rows were handed out.
@@ -30,9 +33,13 @@ class Claims:
         whatever nobody has touched; then the rest.
         """
         taken: list[Transfer] = []
-        for statement in (sql.CLAIM_INTERRUPTED, sql.CLAIM_WAITING):
+        for statement, time in (
+            (sql.CLAIM_INTERRUPTED, now),
+            (sql.CLAIM_WAITING, now),
+            (sql.CLAIM_STRAYED, now + FURTHEST),
+        ):
             if len(taken) < limit:
-                self._collect(db.execute(statement, (flow_id, now)), flow, limit, taken)
+                self._collect(db.execute(statement, (flow_id, time)), flow, limit, taken)
         if len(taken) < limit:
             fresh = db.execute(sql.CLAIM_FRESH, (flow_id, self._reached.get(flow, 0)))
             self._reached[flow] = self._collect(fresh, flow, limit, taken) or self._reached.get(

@@ -74,6 +74,13 @@ def begin_scan(db: sqlite3.Connection, name: str, now: float) -> tuple[Scan, boo
     return Scan(added or 0, name, bool(adopting), now), False
 
 
+def list_again(db: sqlite3.Connection, name: str) -> None:
+    """Forget which buckets the unfinished scan has listed to their end."""
+    row = db.execute(sql.UNFINISHED_SCAN, (find_flow(db, name),)).fetchone()
+    if row is not None:
+        db.execute(sql.DROP_DONE_CURSORS, (row[0],))
+
+
 def finish_scan(db: sqlite3.Connection, scan: Scan, now: float) -> None:
     """End the scan and drop what only it needed. Ending it twice is harmless."""
     flow_id = need_flow(db, scan.flow)

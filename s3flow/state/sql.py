@@ -76,6 +76,7 @@ COUNT_LISTED = (
 END_SCAN = "UPDATE scans SET finished = ? WHERE id = ? AND finished IS NULL"
 PRUNE_SCANS = "DELETE FROM scans WHERE flow_id = ? AND id < ? AND finished IS NOT NULL"
 CURSOR = "SELECT last_key, done FROM cursors WHERE scan_id = ? AND bucket_id = ?"
+DROP_DONE_CURSORS = "DELETE FROM cursors WHERE scan_id = ? AND done <> 0"
 DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
 
 # --- objects ---------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ SET_UPLOAD = (
     "UPDATE objects SET state = ?, upload_id = ?, part_size = ?, updated_at = ? WHERE id = ?"
 )
 TRY_AGAIN = (
-    "UPDATE objects SET state = 0, reason = '', message = '', method = '', proof = '',"
+    "UPDATE objects SET state = ?, reason = ?, message = '', method = '', proof = '',"
     " target_etag = '', attempts = 0, retry_at = 0, updated_at = ? WHERE id = ?"
 )
 
@@ -194,6 +195,10 @@ CLAIM_INTERRUPTED = _CLAIMED_COLUMNS + (
 CLAIM_WAITING = _CLAIMED_COLUMNS + (
     "INDEXED BY objects_waiting"
     " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at <= ? ORDER BY retry_at, id"
+)
+CLAIM_STRAYED = _CLAIMED_COLUMNS + (
+    "INDEXED BY objects_waiting"
+    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at > ? ORDER BY retry_at, id"
 )
 CLAIM_FRESH = _CLAIMED_COLUMNS + (
     "INDEXED BY objects_fresh"

@@ -173,6 +173,10 @@ class SqliteState:
 
         await self._database.write(work, look_again)
 
+    async def list_again(self, flow: str) -> None:
+        """Let the unfinished scan list again the buckets that it has listed to their end."""
+        await self._database.write(lambda db: flows.list_again(db, flow))
+
     async def finish_scan(self, scan: Scan) -> None:
         """End the scan; its cursors are gone."""
         await self._database.write(lambda db: flows.finish_scan(db, scan, self._clock()))

@@ -98,7 +98,7 @@ def entries_of(listing: dict[bytes, tuple[int, str]]) -> list[Listed]:
     return [Listed(key, *listing[key], 0, "STANDARD") for key in sorted(listing)]
 
 
-def expected(entry: Listed | None, row: Row | None, *, excluded: bool, again: bool) -> str:
+def expected(entry: Listed | None, row: Row | None, *, excluded: bool, overwrite: Overwrite) -> str:
     """Say what must become of one key, looking at nothing else."""
     verdict = State.SKIPPED if excluded else State.DISCOVERED
     if row is None:
@@ -108,9 +108,10 @@ def expected(entry: Listed | None, row: Row | None, *, excluded: bool, again: bo
         return "vanished" if unfinished else "same"
     if (entry.size, entry.etag) != (row.size, row.etag):
         return "changed"
-    if again and row.state is State.VERIFIED:
+    if overwrite is Overwrite.ALWAYS and row.state is State.VERIFIED:
         return "changed"
-    filtered = row.state is State.SKIPPED and row.reason != "target_exists"
+    kept = overwrite is Overwrite.NEVER and row.reason == "target_exists"
+    filtered = row.state is State.SKIPPED and not kept
     if (filtered or row.state is State.DISCOVERED) and row.state is not verdict:
         return "changed"
     return "changed" if filtered and row.reason != SKIPPED_BY_FILTER else "same"
@@ -131,7 +132,7 @@ def known_rows(draw: st.DrawFn) -> dict[bytes, Row]:
     listing=listings,
     rows=known_rows(),
     excluded=st.sets(keys),
-    again=st.booleans(),
+    overwrite=st.sampled_from(list(Overwrite)),
     page_size=st.sampled_from([1, 2, 3, 1000]),
     data=st.data(),
 )
@@ -139,7 +140,7 @@ def test_each_key_gets_what_its_own_entry_and_row_say_however_the_listing_is_cut
     listing: dict[bytes, tuple[int, str]],
     rows: dict[bytes, Row],
     excluded: set[bytes],
-    again: bool,
+    overwrite: Overwrite,
     page_size: int,
     data: st.DataObject,
 ) -> None:
@@ -152,7 +153,7 @@ def test_each_key_gets_what_its_own_entry_and_row_say_however_the_listing_is_cut
     for start in range(0, max(len(entries), 1), page_size):
         page = entries[start : start + page_size]
         upto = None if start + page_size >= len(entries) else page[-1].key
-        changes = merge(page, state.between(after, upto), decider(excluded), again=again)
+        changes = merge(page, state.between(after, upto), decider(excluded), overwrite)
         for kind, touched in (
             ("new", [found.entry.key for found in changes.new]),
             ("changed", [names[row_id] for row_id, _ in changes.changed]),
@@ -165,7 +166,9 @@ def test_each_key_gets_what_its_own_entry_and_row_say_however_the_listing_is_cut
         after = upto or after
     by_key = {entry.key: entry for entry in entries}
     for key in rows.keys() | listing.keys():
-        word = expected(by_key.get(key), rows.get(key), excluded=key in excluded, again=again)
+        word = expected(
+            by_key.get(key), rows.get(key), excluded=key in excluded, overwrite=overwrite
+        )
         assert seen.get(key, "same") == word, key
     assert listed == len(entries)
 
@@ -175,8 +178,8 @@ def test_merging_the_same_listing_twice_changes_nothing(
     listing: dict[bytes, tuple[int, str]], excluded: set[bytes]
 ) -> None:
     state, entries = Rows(), entries_of(listing)
-    state.apply(merge(entries, [], decider(excluded), again=False))
-    second = merge(entries, state.between(b"", None), decider(excluded), again=False)
+    state.apply(merge(entries, [], decider(excluded), Overwrite.CHANGED))
+    second = merge(entries, state.between(b"", None), decider(excluded), Overwrite.CHANGED)
     assert (second.new, second.changed, second.vanished) == ([], [], [])
     assert second.listed_bytes == sum(entry.size for entry in entries)
 

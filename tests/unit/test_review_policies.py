@@ -1,0 +1,94 @@
+"""What settings that change, and retries, do to what was decided: each of these failed once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3flow.errors import ConnectionLost
+from s3flow.model import Outcome, Overwrite
+from s3flow.state import open_sqlite
+from tests.faults import Call, Faulty
+from tests.unit.lab import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+class Raising(Faulty):
+    """The calls that *chosen* names raise *error* instead of being done."""
+
+    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
+        super().__init__(inner)
+        self.error = error
+        self.chosen = chosen
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if self.chosen(call):
+            await asyncio.sleep(0)
+            raise self.error
+        return await go()
+
+
+async def test_what_was_kept_is_replaced_once_the_policy_says_so(lab: Lab) -> None:
+    data = lab.put(b"1", 10)
+    lab.dst.put("to", b"1", b"another")
+    lab.change(overwrite=Overwrite.NEVER)
+    assert await lab.sync() == {Outcome.SKIPPED: 1}
+    assert await lab.sync() == {Outcome.SKIPPED: 1}
+    lab.change(overwrite=Overwrite.CHANGED)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.copy_of(b"1") == data
+
+
+async def test_always_means_always_also_for_what_is_there_already(lab: Lab) -> None:
+    data = lab.put(b"1", 10, headers={"content-type": "text/plain"})
+    lab.dst.put("to", b"1", data, headers={"content-type": "image/png"})
+    lab.change(overwrite=Overwrite.ALWAYS)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    copy = lab.dst.peek("to", b"1")
+    assert copy is not None
+    assert copy.headers["content-type"] == "text/plain"
+
+
+async def retry_all(lab: Lab) -> int:
+    state = await open_sqlite(lab.folder / "state.db")
+    try:
+        return await state.retry(lab.flow.name, None)
+    finally:
+        await state.close()
+
+
+async def test_a_retry_lets_nobody_take_the_place_of_another(lab: Lab) -> None:
+    lab.change(rewrite=(("a/", "x/"), ("b/", "x/")))
+    first = lab.put(b"a/1", 10)
+    lab.put(b"b/1", 20)
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.FAILED: 1}
+    assert await retry_all(lab) == 1
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.FAILED: 1}
+    assert await lab.failures() == {b"b/1": "path_conflict"}
+    assert lab.copy_of(b"a/1") == first
+
+
+async def test_a_retry_gives_a_place_that_became_free(lab: Lab) -> None:
+    lab.change(rewrite=(("a/", "x/"), ("b/", "x/")), max_attempts=1)
+    lab.put(b"a/1", 10)
+    second = lab.put(b"b/1", 20)
+    lab.source = Raising(
+        lab.src,
+        ConnectionLost("x"),
+        lambda call: call.method == "get_object" and call.args[1] == b"a/1",
+    )
+    assert await lab.sync() == {Outcome.FAILED: 2}
+    lab.src._buckets["from"].objects.pop(b"a/1")
+    lab.src._buckets["from"].keys.remove(b"a/1")
+    await lab.sync()
+    assert await retry_all(lab) == 1
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.SKIPPED: 1}
+    assert lab.copy_of(b"b/1") == second

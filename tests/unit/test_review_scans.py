@@ -1,0 +1,104 @@
+"""Scans over several buckets: defects that a reading found. Each of these failed once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3flow.engine import flow as flow_module
+from s3flow.errors import AccessDenied
+from s3flow.events import BucketFailed, Recorded, ScanFinished
+from s3flow.model import Outcome, Place
+from tests.faults import Call, Faulty, Recording
+from tests.unit.lab import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+class Raising(Faulty):
+    """The calls that *chosen* names raise *error* instead of being done."""
+
+    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
+        super().__init__(inner)
+        self.error = error
+        self.chosen = chosen
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if self.chosen(call):
+            await asyncio.sleep(0)
+            raise self.error
+        return await go()
+
+
+def denied(call: Call) -> bool:
+    return call.method == "list_page" and call.args[0] == "closed"
+
+
+@pytest.fixture
+def account(lab: Lab) -> Lab:
+    """Two buckets: of one every look is refused."""
+    lab.change(source=Place("src", "*", b""), target=Place("dst", "{bucket}", b""))
+    for bucket in ("closed", "open"):
+        lab.src.make_bucket(bucket)
+        lab.dst.make_bucket(bucket)
+    lab.src._buckets.pop("from")
+    lab.src.put("open", b"1", b"one")
+    lab.source = Raising(lab.src, AccessDenied("no"), denied)
+    return lab
+
+
+async def test_a_bucket_that_cannot_be_listed_keeps_no_other_from_being_listed_again(
+    account: Lab,
+) -> None:
+    assert await account.sync() == {Outcome.VERIFIED: 1}
+    account.src.put("open", b"2", b"two")
+    assert await account.sync() == {Outcome.VERIFIED: 2}
+    assert len(account.of(BucketFailed)) == 1
+
+
+async def test_the_daemon_looks_again_at_the_buckets_that_can_be_listed(
+    account: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow_module, "SCAN_AGAIN", 0.01)
+    account.change(every=0.05)
+
+    def watch(event: object) -> None:
+        if not isinstance(event, Recorded):
+            return
+        if account.dst.peek("open", b"2"):
+            account.stop.set()
+        account.src.put("open", b"2", b"two")
+
+    account.subscribers.append(watch)
+    await account.sync(once=False)
+    assert account.stop.is_set()
+
+
+async def test_buckets_that_were_listed_wait_for_their_time_while_another_is_tried_again(
+    account: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow_module, "SCAN_AGAIN", 0.001)
+    account.change(every=3600.0)
+    account.source = source = Recording(account.source)
+    account.stop_at(BucketFailed, 5)
+    await account.sync(once=False)
+    listed = [call.args[0] for call in source.of("list_page")]
+    assert listed.count("open") == 1
+    assert listed.count("closed") >= 5
+
+
+async def test_a_bucket_that_can_be_listed_again_ends_the_scan(
+    account: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await account.sync()
+    account.source = account.src
+    account.src.put("closed", b"3", b"three")
+    assert await account.sync() == {Outcome.VERIFIED: 2}
+    assert len(account.of(ScanFinished)) == 1

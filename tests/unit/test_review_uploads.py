@@ -1,0 +1,67 @@
+"""Uploads that nobody would have aborted: each of these failed once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3flow.errors import ConnectionLost
+from s3flow.events import Retried
+from s3flow.model import Outcome
+from tests.faults import Call, Faulty
+from tests.unit.lab import PARTS, Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+class Raising(Faulty):
+    """The calls that *chosen* names raise *error* instead of being done."""
+
+    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
+        super().__init__(inner)
+        self.error = error
+        self.chosen = chosen
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if self.chosen(call):
+            await asyncio.sleep(0)
+            raise self.error
+        return await go()
+
+
+async def test_an_upload_that_could_not_be_aborted_is_aborted_later(lab: Lab) -> None:
+    lab.change(**PARTS, max_attempts=2)
+    lab.put(b"1", 3000)
+    down = {"upload_part", "abort_multipart_upload"}
+    lab.target = Raising(lab.dst, ConnectionLost("down"), lambda call: call.method in down)
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert len(lab.uploads()) == 1
+    lab.target = lab.dst
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert lab.uploads() == []
+
+
+async def test_an_upload_that_began_is_continued_though_it_would_go_in_one_piece_now(
+    lab: Lab,
+) -> None:
+    lab.change(**PARTS)
+    data = lab.put(b"1", 5000)
+    lab.target = Raising(
+        lab.dst, ConnectionLost("x"), lambda call: call.method == "upload_part" and call.args[3] > 2
+    )
+    lab.stop_at(Retried)
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    assert len(lab.uploads()) == 1
+    lab.subscribers.clear()
+    lab.target = lab.dst
+    lab.change(multipart_threshold=1_000_000)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.copy_of(b"1") == data
+    assert lab.uploads() == []
