@@ -24,14 +24,12 @@ from s3flow.errors import ConfigError, S3flowError
 from s3flow.events import Emit, Warned, fan_out
 from s3flow.model import Flow
 from s3flow.observe import logs, systemd
-from s3flow.observe.metrics import Metrics, watch_loop
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
 from s3flow.ports import StateStore
 from s3flow.state import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.local import LocalStore
 from s3flow.stores.s3 import S3Settings, S3Store
-from s3flow.web.server import serve
 
 # Bytes that one body in flight takes at most, measured: 256 KiB to receive into, and what TLS keeps
 # on both sides. Bodies up to 64 KiB take next to nothing and are not counted.
@@ -253,37 +251,31 @@ class Work:
             wirings = await stack.enter_async_context(wired(self.settings, self.flows))
             stack.enter_context(_signals(self.stop, self.abandon))
             board = Board(state, self.flows)
-            metrics = Metrics(lambda: board.last)
             show, tell = self._show(stack, board)
+            listen, count = await self._listen(stack, board)
             daemon = Daemon(
                 state=state,
                 wirings=wirings,
                 pace=pace(self.settings.daemon),
                 crc64=Crc64Nvme(),
-                tell=fan_out(metrics, logs.LogEvents(debug=self._debug), *tell),
+                tell=fan_out(logs.LogEvents(debug=self._debug), *tell, *count),
                 stop=self.stop,
                 abandon=self.abandon,
             )
-            await self._listen(stack, board, metrics)
             # Files of this run are younger than this, by more than a file system's clock is coarse.
             started = time.time() - 0.1
             async with asyncio.TaskGroup() as group:
                 sweeping = group.create_task(_sweep(wirings, started, daemon.tell))
                 side = [
                     group.create_task(work)
-                    for work in (
-                        *show,
-                        board.run(),
-                        watch_loop(metrics.loop_lag),
-                        _supervised(board),
-                    )
+                    for work in (*show, *listen, board.run(), _supervised(board))
                 ]
                 systemd.notify("READY=1")
                 await (daemon.scan() if self.scan_only else daemon.run(once=self.once))
                 await board.refresh()
-                if not self.stop.is_set():
-                    await sweeping
-                for task in (sweeping, *side):
+                stopped = group.create_task(self.stop.wait())
+                await asyncio.wait({sweeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (sweeping, stopped, *side):
                     task.cancel()
             return self._ending(daemon, board.last), board.last
 
@@ -306,17 +298,28 @@ class Work:
         interval = self.settings.daemon.log_interval
         return [line.run(lambda: board.last, interval)], []
 
-    async def _listen(self, stack: AsyncExitStack, board: Board, metrics: Metrics) -> None:
-        if self.once or self.scan_only:
-            return  # beside a daemon, the address would be taken; and nobody scrapes a command
-        await stack.enter_async_context(
-            serve(
-                self.settings.daemon.listen,
-                metrics=metrics.render,
-                status=board.status,
-                ready=lambda: "stopping" if self.stop.is_set() else "",
-            )
+    async def _listen(
+        self, stack: AsyncExitStack, board: Board
+    ) -> tuple[list[Coroutine[Any, Any, None]], list[Emit]]:
+        """Open the listener and count for it; not for a command, which nobody scrapes.
+
+        Beside a daemon its address would be taken. And what it imports takes 0.1 s and 10 MB.
+        """
+        listen = self.settings.daemon.listen
+        if self.once or self.scan_only or not listen:
+            return [], []
+        from s3flow.observe.metrics import Metrics, watch_loop
+        from s3flow.web.server import serve
+
+        metrics = Metrics(lambda: board.last)
+        listener = serve(
+            listen,
+            metrics=metrics.render,
+            status=board.status,
+            ready=lambda: "stopping" if self.stop.is_set() else "",
         )
+        await stack.enter_async_context(listener)
+        return [watch_loop(metrics.loop_lag)], [metrics]
 
     def _ending(self, daemon: Daemon, snapshots: Sequence[FlowSnapshot]) -> Ending:
         unfinished = any(one.scan.unfinished for one in snapshots if one.scan)
