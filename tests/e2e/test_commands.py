@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Stage, staged
+from tests.e2e.gaps import need
 from tests.e2e.program import HANG, Program, document
 from tests.servers import make_bucket, ministack
 
@@ -184,9 +185,9 @@ def test_failures_are_listed_and_retried_by_reason(stage: Stage) -> None:
 
 
 def test_a_missing_bucket_is_said_and_counts_as_failure(stage: Stage) -> None:
-    program = stage.program({"source": "ours:s3flow-test-is-not-there/"})
+    program = stage.program({"source": "ours:s3flow-is-not-there/"})
     done = program.run("sync", code=1)
-    assert "s3flow-test-is-not-there" in done.err
+    assert "s3flow-is-not-there" in done.err
     assert "no_such_bucket" in done.err
     assert "Traceback" not in done.err
 
@@ -210,6 +211,7 @@ def test_a_flow_that_changed_is_refused_until_it_is_forgotten(stage: Stage) -> N
 
 
 def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(stage: Stage) -> None:
+    need(stage.server, "conditional-delete")
     stage.put("a")
     program = stage.program({}, {"target": "nas:copy/"})
     done = program.run("doctor")
@@ -223,12 +225,12 @@ def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(stage: Stage) -> N
 def test_doctor_names_a_missing_bucket_and_folder(stage: Stage) -> None:
     stage.put("a")
     program = stage.program(
-        {"target": "theirs:s3flow-test-is-not-there/"}, {"name": "disk", "target": "nas:copy/"}
+        {"target": "theirs:s3flow-is-not-there/"}, {"name": "disk", "target": "nas:copy/"}
     )
     stage.nas.rmdir()
     done = program.run("doctor", code=1)
     failed = [line for line in done.out.splitlines() if line.startswith("FAIL")]
-    assert any("s3flow-test-is-not-there" in line and "flow-0" in line for line in failed)
+    assert any("s3flow-is-not-there" in line and "flow-0" in line for line in failed)
     assert any("disk" in line and str(stage.nas) in line for line in failed)
     assert done.out.count("to do: ") == len(failed)
     assert "Traceback" not in done.out + done.err
