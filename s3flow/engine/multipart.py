@@ -64,6 +64,7 @@ class _Upload:
             self.proofs[number] = proof
         self.crcs[number] = passed[verify.CRC64]
         self.done[number] = part
+        route.advanced.add(self.transfer.id)
         route.emit(BytesMoved(route.flow.name, span.size))
 
     async def hash_part(self, number: int) -> None:

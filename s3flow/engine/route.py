@@ -47,6 +47,7 @@ class Route:
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
+    advanced: set[int] = field(default_factory=set)  # ids of transfers that a part more arrived of
 
     def destination(self, transfer: Transfer) -> tuple[str, bytes]:
         """Give the target's bucket and key."""

@@ -17,6 +17,9 @@ from s3flow.engine.throttle import Blockade
 from s3flow.engine.transfer import transfer_object
 from s3flow.errors import (
     Blocked,
+    Conflict,
+    Corrupted,
+    NoSuchUpload,
     S3flowError,
     SourceChanged,
     SourceGone,
@@ -30,6 +33,9 @@ from s3flow.model import Change, Listed, Overwrite, State, Transfer
 # What spares a store is the gate, which halves. Doubling further than to 4 s would only let the
 # last few unlucky objects of a flow sleep for minutes beside a store that has long recovered.
 THROTTLED_DOUBLINGS = 3
+
+# After these no part counts any more: an attempt that sent some has got no further.
+_FOR_NOTHING = (Conflict, Corrupted, NoSuchUpload, SourceChanged)
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +58,7 @@ class Worker:
                 await self.recorder.record(entry)
             finally:
                 self.route.begun.pop(transfer.id, None)
+                self.route.advanced.discard(transfer.id)
                 self.feed.done()
 
     async def _handle(self, transfer: Transfer) -> Entry:
@@ -153,7 +160,10 @@ class Worker:
         )
 
     async def _failed(self, transfer: Transfer, error: Exception) -> Change:
-        verdict = retry.decide(error, transfer.attempts, self.route.flow.max_attempts, self.backoff)
+        attempts = transfer.attempts
+        if transfer.id in self.route.advanced and not isinstance(error, _FOR_NOTHING):
+            attempts = 0  # or nothing of ten thousand parts would ever arrive whole
+        verdict = retry.decide(error, attempts, self.route.flow.max_attempts, self.backoff)
         if not isinstance(error, S3flowError):
             _log.error("unexpected error in a transfer", exc_info=error)
         if isinstance(verdict, Again):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from s3flow.errors import ConnectionLost
+from s3flow.errors import ConnectionLost, Corrupted
 from s3flow.events import Retried
 from s3flow.model import Outcome
-from tests.faults import Call, Faulty
+from tests.faults import Call, Faulty, Recording
 from tests.unit.lab import PARTS, Lab
 
 
@@ -64,4 +64,36 @@ async def test_an_upload_that_began_is_continued_though_it_would_go_in_one_piece
     lab.change(multipart_threshold=1_000_000)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.copy_of(b"1") == data
+    assert lab.uploads() == []
+
+
+class EveryOther(Faulty):
+    """Every other part is lost on its way."""
+
+    parts = 0
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "upload_part":
+            self.parts += 1
+            if self.parts % 2 == 0:
+                raise ConnectionLost("lost")
+        return await go()
+
+
+async def test_an_object_of_many_parts_may_fail_as_often_as_it_gets_on(lab: Lab) -> None:
+    lab.change(**PARTS, max_attempts=3, lanes=1)
+    lab.put(b"1", 40_000)
+    lab.target = EveryOther(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+
+
+async def test_parts_that_are_sent_again_and_again_for_nothing_come_to_an_end(lab: Lab) -> None:
+    lab.change(**PARTS, max_attempts=3)
+    lab.put(b"1", 4000)
+    lab.target = target = Recording(
+        Raising(lab.dst, Corrupted("x"), lambda call: call.method == "complete_multipart_upload")
+    )
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert len(target.of("upload_part")) == 12
     assert lab.uploads() == []
