@@ -46,14 +46,15 @@ class Recorder:
         self._hurry = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._busy = False
-        self._idle = asyncio.Condition()
+        self._taken = self._recorded = 0
+        self._written = asyncio.Condition()
 
     async def record(self, entry: Entry) -> None:
         """Take a change; waits only while too many are not durable yet."""
         while not self._room.is_set():  # one opening wakes all who wait: each looks again
             await self._room.wait()
         self._entries.append(entry)
+        self._taken += 1
         self._work.set()
         if len(self._entries) >= BATCH:
             self._hurry.set()
@@ -61,10 +62,12 @@ class Recorder:
             self._room.clear()
 
     async def flush(self) -> None:
-        """Return once everything taken before is durable."""
-        self._hurry.set()
-        async with self._idle:
-            await self._idle.wait_for(lambda: not self._entries and not self._busy)
+        """Return once everything taken before is durable, whatever is taken meanwhile."""
+        taken = self._taken
+        if self._recorded < taken:
+            self._hurry.set()
+        async with self._written:
+            await self._written.wait_for(lambda: self._recorded >= taken)
 
     async def run(self) -> None:
         """Record batches for ever; the daemon cancels it after the last flush."""
@@ -72,15 +75,14 @@ class Recorder:
             await self._work.wait()
             await self._linger()
             batch, self._entries = self._entries[:BATCH], self._entries[BATCH:]
-            self._busy = True
             if not self._entries:
                 self._work.clear()
             if len(self._entries) < BACKLOG:
                 self._room.set()
             await self._write(batch)
-            async with self._idle:
-                self._busy = False
-                self._idle.notify_all()
+            async with self._written:
+                self._recorded += len(batch)
+                self._written.notify_all()
 
     async def _linger(self) -> None:
         if len(self._entries) >= BATCH:

@@ -182,3 +182,17 @@ async def test_many_workers_do_not_rush_in_through_one_opening(
         await recorder.flush()
     assert sorted(it.transfer.id for it in world.saved) == list(range(100))
     assert most <= 4
+
+
+@pytest.mark.timeout(30)
+async def test_a_flush_does_not_wait_for_what_others_record_meanwhile() -> None:
+    world = World()
+    async with running(world) as recorder:
+        await recorder.record(Entry(change(0)))
+        flushing = asyncio.create_task(recorder.flush())
+        number = 0
+        while not flushing.done() and number < 20_000:
+            number += 1
+            await recorder.record(Entry(change(number)))
+            await asyncio.sleep(0)
+        assert flushing.done()
