@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from s3flow.engine import plan, verify
-from s3flow.engine.route import TOKEN_HEADER, Route
+from s3flow.engine.route import TOKEN_HEADER, Route, Stopped
 from s3flow.errors import S3flowError
 from s3flow.events import Warned
 from s3flow.model import Discovered, Listed, Method, Proof, State, Transfer
 
+Look = Callable[[], Awaitable[Proof | None]]
+Patiently = Callable[[Look], Awaitable[Proof | None]]
 LOOKS = 16  # objects of a page looked at closely at the same time
 
 
-async def adopt(route: Route, bucket: str, found: Sequence[Discovered]) -> int:
-    """Mark those of a page's new objects that the target holds equal; says how many."""
+async def adopt(
+    route: Route, bucket: str, found: Sequence[Discovered], patiently: Patiently
+) -> int:
+    """Mark those of a page's new objects that the target holds equal; says how many.
+
+    *patiently* makes a look that is throttled or fails by accident again. Raises `Stopped`.
+    """
     flow = route.flow
     places = {
         plan.target_key(flow, bucket, each.entry.key): each
@@ -29,28 +36,34 @@ async def adopt(route: Route, bucket: str, found: Sequence[Discovered]) -> int:
 
     async def consider(each: Discovered, copy: Listed) -> bool:
         async with slots:
-            proof = await _equal(route, bucket, each.entry, copy)
+            proof = await _equal(route, bucket, each.entry, copy, patiently)
         if proof is None:
             return False
         each.state, each.method, each.proof = State.VERIFIED, Method.ADOPTED, proof
         each.target_etag = copy.etag
         return True
 
-    async with asyncio.TaskGroup() as group:
-        looks = [group.create_task(consider(places[key], copy)) for key, copy in there.items()]
+    try:
+        async with asyncio.TaskGroup() as group:
+            looks = [group.create_task(consider(places[key], copy)) for key, copy in there.items()]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     return sum(look.result() for look in looks)
 
 
-async def _equal(route: Route, bucket: str, entry: Listed, copy: Listed) -> Proof | None:
+async def _equal(
+    route: Route, bucket: str, entry: Listed, copy: Listed, patiently: Patiently
+) -> Proof | None:
     """Give the proof that *copy* equals *entry*, None where there is none."""
     if copy.size != entry.size:
         return None
     if copy.etag and copy.etag == entry.etag:
         return Proof.ETAG if plan.is_md5(entry.etag) or plan.parts_in(entry.etag) else None
+    look = _equal_closely if route.target.limits.etags else _equal_file
     try:
-        if not route.target.limits.etags:
-            return await _equal_file(route, bucket, entry)
-        return await _equal_closely(route, bucket, entry)
+        return await patiently(lambda: look(route, bucket, entry))
+    except Stopped:
+        raise  # the next start goes on with this page
     except S3flowError as error:
         # What cannot be proven is transferred: that is never wrong, only slower.
         name = entry.key.decode(errors="backslashreplace")

@@ -16,6 +16,7 @@ from s3flow.engine.adoption import adopt
 from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
 from s3flow.errors import PathConflict, Permanent, S3flowError, TargetExists, Throttled
+from s3flow.events import Warned
 from s3flow.model import Discovered, Flow, Listed, Overwrite, Page, PageChanges, Row, State
 from s3flow.ports import ROWS_AT_ONCE
 
@@ -111,12 +112,18 @@ class Survey:
         if not any(mark in pattern for mark in "*?["):
             return [pattern]
         found = [bucket.name for bucket in await self._retried(self.route.source.list_buckets)]
-        return [
+        matching = [
             name
             for name in sorted(found)
             if fnmatch.fnmatchcase(name, pattern)
             and not any(fnmatch.fnmatchcase(name, glob) for glob in self.flow.exclude_buckets)
         ]
+        if not matching:
+            message = f"none of the {len(found)} buckets of {self.flow.source.endpoint} is meant by"
+            self.route.emit(
+                Warned(self.flow.name, f"{message} {pattern!r}: there is nothing to do")
+            )
+        return matching
 
     async def page(self, bucket: str, after: bytes) -> Page:
         """List the keys of *bucket* that follow *after*."""
@@ -168,7 +175,8 @@ class Survey:
             await self._resolve_rivals(known, bucket, changes)
             adopted = 0
             if adopting and self.flow.overwrite is not Overwrite.ALWAYS:
-                adopted = await self._retried(partial(adopt, self.route, bucket, changes.new))
+                look = partial(adopt, self.route, bucket, changes.new, self._retried)
+                adopted = await self._retried(look)
             yield changes, adopted
 
     def _decider(self, bucket: str) -> Decide:

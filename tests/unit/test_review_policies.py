@@ -12,8 +12,8 @@ import pytest
 from s3flow.errors import ConnectionLost
 from s3flow.model import Outcome, Overwrite
 from s3flow.state import open_sqlite
-from tests.faults import Call, Faulty
-from tests.unit.lab import Lab
+from tests.faults import Call, Faulty, Throttling
+from tests.unit.lab import Lab, store
 
 
 @pytest.fixture
@@ -92,3 +92,14 @@ async def test_a_retry_gives_a_place_that_became_free(lab: Lab) -> None:
     assert await retry_all(lab) == 1
     assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.SKIPPED: 1}
     assert lab.copy_of(b"b/1") == second
+
+
+async def test_what_a_throttling_target_holds_is_adopted_all_the_same(lab: Lab) -> None:
+    lab.source = store("src", "from", with_checksums=True)
+    lab.target = store("dst", "to", with_checksums=True)
+    for number in range(30):
+        data = lab.put(b"%02d" % number, 10_000 + number, part_size=5000)
+        lab.dst.put("to", b"%02d" % number, data)
+    lab.target = Throttling(lab.dst, every=3, times=15)
+    assert await lab.sync() == {Outcome.VERIFIED: 30}
+    assert await lab.proofs() == {("adopted", "checksum"): 30}

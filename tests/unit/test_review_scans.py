@@ -11,7 +11,7 @@ import pytest
 
 from s3flow.engine import flow as flow_module
 from s3flow.errors import AccessDenied
-from s3flow.events import BucketFailed, Recorded, ScanFinished
+from s3flow.events import BucketFailed, Recorded, ScanFinished, Warned
 from s3flow.model import Outcome, Place
 from tests.faults import Call, Faulty, Recording
 from tests.unit.lab import Lab
@@ -102,3 +102,9 @@ async def test_a_bucket_that_can_be_listed_again_ends_the_scan(
     account.src.put("closed", b"3", b"three")
     assert await account.sync() == {Outcome.VERIFIED: 2}
     assert len(account.of(ScanFinished)) == 1
+
+
+async def test_a_pattern_that_means_no_bucket_is_told(account: Lab) -> None:
+    account.change(source=Place("src", "logs-*", b""))
+    assert await account.sync() == {}
+    assert any("logs-*" in event.message for event in account.of(Warned))
