@@ -464,7 +464,7 @@ async def test_expired_static_credentials_are_not_tried_again() -> None:
             store.head_object(BUCKET, KEY),
             store.list_parts(BUCKET, KEY, "id"),
         ):
-            with pytest.raises(errors.ExpiredCredentials):
+            with pytest.raises(errors.CredentialsMissing, match="start again with fresh ones"):
                 await call
 
 

@@ -134,6 +134,12 @@ class Rest:
         if failure.code == "NoSuchBucket" or _is_misplaced(failure):
             self._move(bucket, None)
         error = translate(failure, self._clock())
+        if isinstance(error, errors.ExpiredCredentials) and not self._keyring.is_renewable:
+            # Every object would fail now, and none of them is at fault.
+            return errors.CredentialsMissing(
+                f"{error}; endpoints.{self._settings.name} has temporary keys that nothing renews: "
+                "start again with fresh ones, or use a profile or role_arn"
+            )
         if isinstance(error, errors.Throttled):
             error.endpoint = self._settings.name
         return error
