@@ -6,11 +6,13 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3flow.app import allow_open_files
 from s3flow.engine import plan
+from s3flow.errors import PathConflict
 from s3flow.model import GIB, MIB, Attributes, ObjectInfo
 from s3flow.stores.local import LocalStore, files
 from s3flow.stores.memory_object import MemoryBody
@@ -113,3 +115,20 @@ async def test_looking_for_the_uploads_of_a_key_walks_no_foreign_folder(
 def test_the_parts_of_a_large_file_are_few_enough_to_be_kept_in_mind(tmp_path: Path) -> None:
     limits = LocalStore("disk", tmp_path).limits
     assert plan.fit_layout(50_000 * GIB, 32 * MIB, limits).parts <= 10_000
+
+
+async def test_a_link_in_place_of_a_new_folder_is_an_answer_not_the_end(
+    disk: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = await disk.put_object("", b"a/b/c", body(b"x"), PLAIN, md5=None)
+    rename = os.rename
+
+    def replacing(*args: Any, **kwargs: Any) -> None:
+        rename(*args, **kwargs)
+        disk._directories.close()
+        rename(tmp_path / "a", tmp_path / "moved")
+        (tmp_path / "a").symlink_to(tmp_path / "moved")
+
+    monkeypatch.setattr(os, "rename", replacing)
+    (answer,) = await disk.settle([stored])
+    assert isinstance(answer, PathConflict)

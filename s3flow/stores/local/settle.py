@@ -166,6 +166,8 @@ class Settlement:
                     opened[path] = self._directories.open(path)
                 except OSError as error:
                     self._fail_with(users[path], error)
+                except S3flowError as error:
+                    self._fail(users[path], error)
         self._sync_opened(opened, users)
         for path, when in made.items():
             if not any(index in self._errors for index in users[path]):
