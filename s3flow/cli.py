@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from s3flow import __version__
-from s3flow.errors import S3flowError, StateLocked
+from s3flow.errors import ConfigError, S3flowError, StateLocked
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -57,12 +57,17 @@ def _fail(error: BaseException) -> NoReturn:
     """Say what is wrong and exit; a defect keeps its traceback."""
     from s3flow.app import Ending
 
+    running = isinstance(error, BaseExceptionGroup)  # the daemon's tasks: it had begun
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if not isinstance(error, S3flowError):
         raise error
     typer.echo(f"s3flow: {error}", err=True)
-    raise typer.Exit(Ending.LOCKED if isinstance(error, StateLocked) else Ending.USAGE)
+    if isinstance(error, StateLocked):
+        raise typer.Exit(Ending.LOCKED)
+    # What breaks on the way may work at the next start: supervisors leave alone what ends with 2.
+    again = running and not isinstance(error, ConfigError)
+    raise typer.Exit(Ending.INTERRUPTED if again else Ending.USAGE)
 
 
 def _load(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:

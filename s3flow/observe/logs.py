@@ -107,8 +107,8 @@ class _Pace:
 class LogEvents:
     """Logs events; subscribe it with `events.fan_out`. *debug*: say every object's end too.
 
-    Failures and retries of one reason are logged up to a limit each ten seconds, and the next
-    entry says how many were left out: status and metrics count them all.
+    Failures and retries of one reason, and a flow's warnings, are logged up to a limit each ten
+    seconds, and the next entry says how many were left out: status and metrics count them all.
     """
 
     def __init__(self, *, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -117,6 +117,7 @@ class LogEvents:
         self._failures = _Pace(50, clock)
         self._retries = _Pace(5, clock)
         self._throttles = _Pace(1, clock)
+        self._warnings = _Pace(50, clock)
         self._told: dict[type, Callable[..., None]] = {
             events.ScanStarted: self._scan_started,
             events.ScanFinished: self._scan_finished,
@@ -228,7 +229,9 @@ class LogEvents:
         self._log.info("unfinished upload removed", flow=event.flow, upload_id=event.upload_id)
 
     def _warned(self, event: events.Warned) -> None:
-        self._log.warning("attention", flow=event.flow, message=event.message)
+        held = self._warnings.admit(event.flow)
+        if held is not None:
+            self._log.warning("attention", flow=event.flow, message=event.message, **_held(held))
 
 
 def _object(transfer: Transfer) -> dict[str, str | bytes | int]:

@@ -73,6 +73,7 @@ class Metrics(Collector):
         self._limits: dict[str, int] = {}
         self._blocked: dict[_Pair, int] = {}
         self._scans: defaultdict[str, int] = defaultdict(int)
+        self._unlisted: defaultdict[_Pair, int] = defaultdict(int)
         self._scanned: dict[str, float] = {}
         self._lags: deque[float] = deque([0.0], maxlen=_LAGS)
         self._told: dict[type, Callable[..., None]] = {
@@ -83,6 +84,7 @@ class Metrics(Collector):
             events.Retried: self._retried,
             events.PageMerged: self._merged,
             events.ScanFinished: self._scan_finished,
+            events.BucketFailed: self._bucket_failed,
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
@@ -136,6 +138,9 @@ class Metrics(Collector):
     def _scan_finished(self, event: events.ScanFinished) -> None:
         self._scans[event.flow] += 1
         self._scanned[event.flow] = self._clock()
+
+    def _bucket_failed(self, event: events.BucketFailed) -> None:
+        self._unlisted[event.flow, event.reason] += 1
 
     def _throttle_changed(self, event: events.ThrottleChanged) -> None:
         self._limits[event.endpoint] = event.concurrency
@@ -238,6 +243,13 @@ class Metrics(Collector):
             "every: listing fails or is slow.",
             ("flow",),
             _single(self._scans),
+        )
+        yield _counter(
+            "s3flow_scan_failures",
+            "Buckets that could not be listed, counted at each try. Rising: their new objects are "
+            "not seen; the log names them.",
+            ("flow", "reason"),
+            self._unlisted.items(),
         )
         finished = {
             one.name: one.scan.finished for one in snapshots if one.scan and one.scan.finished

@@ -28,6 +28,7 @@ NAMES = {
     "s3flow_concurrency_limit",
     "s3flow_flow_blocked",
     "s3flow_scans",
+    "s3flow_scan_failures",
     "s3flow_scan_last_finished_timestamp_seconds",
     "s3flow_loop_lag_seconds",
     "s3flow_build_info",

@@ -1,0 +1,80 @@
+"""What people and supervisors are told: defects that a reading found. Each of these failed once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import structlog
+import typer
+from structlog.testing import capture_logs
+
+from s3flow import app, cli
+from s3flow.app import Ending
+from s3flow.config import load
+from s3flow.engine.daemon import Daemon
+from s3flow.errors import ConfigError, FlowChanged, S3flowError, StateError
+from s3flow.events import BucketFailed, Warned
+from s3flow.observe.logs import LogEvents
+from s3flow.observe.metrics import Metrics
+
+
+def test_a_warning_for_every_object_does_not_fill_the_log() -> None:
+    structlog.reset_defaults()
+    with capture_logs() as entries:
+        tell = LogEvents(clock=lambda: 1.0)
+        for number in range(10_000):
+            tell(Warned("flow", f"{number} was not adopted"))
+    assert 1 < len(entries) <= 100
+
+
+def test_a_bucket_that_cannot_be_listed_is_counted() -> None:
+    metrics = Metrics()
+    for _ in range(3):
+        metrics(BucketFailed("flow", "bucket", "access_denied", "no"))
+    text = metrics.render().decode()
+    assert 's3flow_scan_failures_total{flow="flow",reason="access_denied"} 3.0' in text
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [
+        (ExceptionGroup("", [ExceptionGroup("", [StateError("I/O")])]), Ending.INTERRUPTED),
+        (ExceptionGroup("", [FlowChanged("x")]), Ending.USAGE),
+        (StateError("not a database"), Ending.USAGE),
+        (ConfigError("x"), Ending.USAGE),
+    ],
+)
+def test_a_disk_that_breaks_during_the_run_is_no_fault_of_the_configuration(
+    error: S3flowError, ending: Ending
+) -> None:
+    # A supervisor does not start again what ended as misconfigured.
+    with pytest.raises(typer.Exit) as caught:
+        cli._fail(error)
+    assert caught.value.exit_code == ending
+
+
+@pytest.mark.timeout(30)
+async def test_a_stop_ends_the_search_for_leftovers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def sweep(*args: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def finished(self: Daemon, *, once: bool) -> None:
+        await begun.wait()
+
+    monkeypatch.setattr(app, "_sweep", sweep)
+    monkeypatch.setattr(Daemon, "run", finished)
+    (tmp_path / "config.toml").write_text('[daemon]\nstate = "sqlite:///state.db"\n')
+    work = app.Work(load(tmp_path / "config.toml"), [], once=True)
+    running = asyncio.create_task(work.run())
+    await begun.wait()
+    await asyncio.sleep(0.2)  # all but the search has ended by now
+    work.stop.set()
+    ending, _ = await running
+    assert ending is Ending.DONE
