@@ -138,7 +138,7 @@ class SqliteState:
         return await self._database.read(work)
 
     async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]:
-        """Say which of *keys* have a row (other than skipped ones)."""
+        """Say which of *keys* have a row (skipped and failed ones left out)."""
 
         def work(db: sqlite3.Connection) -> set[bytes]:
             place = _place(db, flow, bucket)

@@ -45,8 +45,8 @@ MAX_KEY = 1024  # bytes
 class S3Store:
     """Implements `ports.Source` and `ports.Target` for one endpoint.
 
-    What happens once per object or part goes over the wire; the rest through aiobotocore, which a
-    store with keys in its settings does not even import before it is needed.
+    All requests go over the wire. Credentials that are not in the settings or the environment come
+    through aiobotocore, which is not even imported before they are needed.
     """
 
     def __init__(
