@@ -12,7 +12,7 @@ from s3flow.engine.probe import Finding, examine
 from s3flow.engine.retry import Backoff
 from s3flow.engine.survey import Survey
 from s3flow.engine.wiring import RouteMaker
-from s3flow.errors import S3flowError
+from s3flow.errors import ConfigError, S3flowError
 from s3flow.events import Event
 from s3flow.model import Flow
 from s3flow.observe.plans import Counted
@@ -61,10 +61,12 @@ async def retry_failed(
 
 
 async def forget_flow(settings: Settings, name: str) -> None:
-    """Drop all that is known of a flow."""
+    """Drop all that is known of a flow. Raises `ConfigError` if the state has never heard of it."""
     state = await open_sqlite(settings.daemon.state_path)
     try:
-        await state.forget(name)
+        if not await state.forget(name):
+            known = ", ".join(await state.flow_names()) or "none"
+            raise ConfigError(f"the state knows no flow {name!r}; it has: {known}")
     finally:
         await state.close()
 

@@ -297,8 +297,8 @@ class StateStore(Protocol):
         """Say when the next waiting transfer may be claimed (seconds since the epoch), None if none waits."""
         ...
 
-    async def forget(self, flow: str) -> None:
-        """Drop all that is known of a flow."""
+    async def forget(self, flow: str) -> bool:
+        """Drop all that is known of a flow; False when nothing was."""
         ...
 
     async def close(self) -> None: ...

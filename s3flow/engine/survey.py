@@ -140,16 +140,18 @@ class Survey:
             try:
                 return await call()
             except Throttled as error:
-                await self._pause(max(wish(error), self.backoff.delay(3)))
+                await self._pause(max(wish(error), self.backoff.delay(3)), error)
             except S3flowError as error:
                 verdict = decide(error, attempts, LIST_ATTEMPTS, self.backoff)
                 if not isinstance(verdict, Again):
                     raise
                 attempts = verdict.attempts
-                await self._pause(verdict.delay)
+                await self._pause(verdict.delay, error)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not when the daemon stops: then raise `Stopped`."""
+    async def _pause(self, seconds: float, error: S3flowError) -> None:
+        """Wait because of *error*, but not when the daemon stops: then raise `Stopped`."""
+        message = f"the scan waits {seconds:.1f} s and tries again ({error.reason}): {error}"
+        self.route.emit(Warned(self.flow.name, message))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.route.stop.wait()

@@ -17,7 +17,8 @@ class Gate:
 
     A throttled request halves it, at most once a second so that one storm counts once; as many
     successes as it has places add one back. Those who are in when it shrinks finish; nobody new
-    comes in until fewer than *limit* are left. First come, first served.
+    comes in until fewer than *limit* are left. First come, first served. Its events name the
+    endpoint that asked last, and *name* where nobody said which it was.
     """
 
     def __init__(self, name: str, most: int, emit: Emit) -> None:
@@ -60,8 +61,9 @@ class Gate:
                 self._inside += 1
                 place.set_result(None)
 
-    def throttled(self) -> None:
-        """Halve the concurrency."""
+    def throttled(self, endpoint: str = "") -> None:
+        """Halve the concurrency, because *endpoint* asks for it."""
+        self._name = endpoint or self._name
         now = time.monotonic()
         if now - self._shrunk_at < 1.0:
             return

@@ -107,7 +107,7 @@ class Worker:
         if isinstance(error, StateError):
             # No fault of the object, whose failure could not be recorded either.
             return STATE_RETRY
-        self.route.gate.throttled()
+        self.route.gate.throttled(error.endpoint)
         delay = self.backoff.delay(min(tries, THROTTLED_DOUBLINGS))
         return max(retry.wish(error), delay)
 

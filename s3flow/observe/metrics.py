@@ -216,8 +216,8 @@ class Metrics(Collector):
     def _stores(self) -> Iterator[Metric]:
         yield _counter(
             "s3flow_throttled",
-            "Answers that asked to slow down. A steady rise: lower concurrency or "
-            "max_requests_per_s, or ask for a higher limit.",
+            "Times that a flow halved its pace because an answer asked for it. A steady rise: "
+            "lower concurrency or max_requests_per_s, or ask for a higher limit.",
             ("endpoint",),
             _single(self._throttled),
         )

@@ -111,15 +111,16 @@ def add_sample(db: sqlite3.Connection, name: str, sample: Sample) -> None:
         db.execute(sql.ADD_SAMPLE, (flow_id, *sample))
 
 
-def unname(db: sqlite3.Connection, name: str) -> None:
-    """Make the flow unknown at once; `sweep` removes its rows."""
+def unname(db: sqlite3.Connection, name: str) -> bool:
+    """Make the flow unknown at once; `sweep` removes its rows. False when it was so already."""
     flow_id = find_flow(db, name)
     if flow_id is None:
-        return
+        return False
     db.execute(sql.UNNAME_FLOW, (flow_id,))
     db.execute(sql.DROP_CURSORS, (flow_id,))
     for statement in sql.DROP_OF_FLOW:
         db.execute(statement, (flow_id,))
+    return True
 
 
 def sweep(db: sqlite3.Connection) -> bool:

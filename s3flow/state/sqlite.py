@@ -102,6 +102,11 @@ class SqliteState:
         """Begin, or continue, a flow. Raises `FlowChanged`."""
         await self._database.write(lambda db: flows.open_flow(db, flow, self._clock()))
 
+    async def flow_names(self) -> list[str]:
+        """Name the flows that are known."""
+        rows = await self._database.read(lambda db: db.execute(sql.FLOW_NAMES).fetchall())
+        return [name for (name,) in rows]
+
     async def begin_scan(self, flow: str) -> tuple[Scan, bool]:
         """Continue the unfinished scan (True) or begin one (False)."""
         return await self._database.write(lambda db: flows.begin_scan(db, flow, self._clock()))
@@ -303,13 +308,14 @@ class SqliteState:
 
         return await self._database.read(work)
 
-    async def forget(self, flow: str) -> None:
+    async def forget(self, flow: str) -> bool:
         """Drop all that is known of a flow: at once for readers, row by row behind their backs."""
-        await self._database.write(
+        was_known = await self._database.write(
             lambda db: flows.unname(db, flow), lambda _: self._claims.forget(flow)
         )
         while await self._database.write(flows.sweep):
             pass
+        return was_known
 
     async def close(self) -> None:
         """Close the file and give up the lock, even if cancelled. Twice is harmless."""

@@ -13,7 +13,7 @@ from s3flow.engine import flow as flow_module
 from s3flow.errors import AccessDenied
 from s3flow.events import BucketFailed, Recorded, ScanFinished, Warned
 from s3flow.model import Outcome, Place
-from tests.faults import Call, Faulty, Recording
+from tests.faults import Call, Faulty, Recording, Throttling
 from tests.unit.lab import Lab
 
 
@@ -108,3 +108,9 @@ async def test_a_pattern_that_means_no_bucket_is_told(account: Lab) -> None:
     account.change(source=Place("src", "logs-*", b""))
     assert await account.sync() == {}
     assert any("logs-*" in event.message for event in account.of(Warned))
+
+
+async def test_a_listing_that_waits_says_so(account: Lab) -> None:
+    account.source = Throttling(account.src, every=1, times=3)
+    assert await account.sync() == {Outcome.VERIFIED: 1}
+    assert len([event for event in account.of(Warned) if "throttled" in event.message]) == 3

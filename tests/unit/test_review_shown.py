@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -14,10 +16,13 @@ from s3flow import app, cli
 from s3flow.app import Ending
 from s3flow.config import load
 from s3flow.engine.daemon import Daemon
-from s3flow.errors import ConfigError, FlowChanged, S3flowError, StateError
-from s3flow.events import BucketFailed, Warned
+from s3flow.errors import ConfigError, FlowChanged, S3flowError, StateError, Throttled
+from s3flow.events import BucketFailed, ThrottleChanged, Warned
 from s3flow.observe.logs import LogEvents
 from s3flow.observe.metrics import Metrics
+from s3flow.operations import forget_flow
+from tests.faults import Call, Faulty
+from tests.unit.lab import Lab
 
 
 def test_a_warning_for_every_object_does_not_fill_the_log() -> None:
@@ -78,3 +83,33 @@ async def test_a_stop_ends_the_search_for_leftovers_too(
     work.stop.set()
     ending, _ = await running
     assert ending is Ending.DONE
+
+
+async def test_the_endpoint_that_asks_to_slow_down_is_named(tmp_path: Path) -> None:
+    class Asking(Faulty):
+        asked = 0
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            self.asked += call.method == "put_object"
+            if call.method == "put_object" and self.asked == 1:
+                raise Throttled("slow down", endpoint="dst")
+            return await go()
+
+    lab = Lab(tmp_path)
+    for number in range(20):
+        lab.put(b"%d" % number, 10)
+    lab.target = Asking(lab.dst)
+    await lab.sync()
+    assert {event.endpoint for event in lab.of(ThrottleChanged)} == {"dst"}
+
+
+async def test_forgetting_a_flow_that_nobody_knows_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[daemon]\nstate = "sqlite:///state.db"\n')
+    settings = load(tmp_path / "config.toml")
+    lab = Lab(tmp_path)
+    lab.put(b"1", 10)
+    await lab.sync()
+    with pytest.raises(ConfigError, match=r"'folw'.*flow"):
+        await forget_flow(settings, "folw")
+    await forget_flow(settings, "flow")
+    assert await lab.totals() == []
