@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from s3flow import __version__
-from s3flow.errors import ConfigError, S3flowError, StateLocked
+from s3flow.errors import Blocked, ConfigError, S3flowError, StateLocked
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -65,8 +65,9 @@ def _fail(error: BaseException) -> NoReturn:
     typer.echo(f"s3flow: {error}", err=True)
     if isinstance(error, StateLocked):
         raise typer.Exit(Ending.LOCKED)
-    # What breaks on the way may work at the next start: supervisors leave alone what ends with 2.
-    again = running and not isinstance(error, ConfigError)
+    # What breaks on the way, or is not mounted yet, may work at the next start; supervisors leave
+    # alone what ends with 2.
+    again = isinstance(error, Blocked) or (running and not isinstance(error, ConfigError))
     raise typer.Exit(Ending.INTERRUPTED if again else Ending.USAGE)
 
 

@@ -16,7 +16,14 @@ from s3flow import app, cli
 from s3flow.app import Ending
 from s3flow.config import load
 from s3flow.engine.daemon import Daemon
-from s3flow.errors import ConfigError, FlowChanged, S3flowError, StateError, Throttled
+from s3flow.errors import (
+    ConfigError,
+    FlowChanged,
+    S3flowError,
+    StateError,
+    TargetUnavailable,
+    Throttled,
+)
 from s3flow.events import BucketFailed, ThrottleChanged, Warned
 from s3flow.observe.logs import LogEvents
 from s3flow.observe.metrics import Metrics
@@ -47,6 +54,7 @@ def test_a_bucket_that_cannot_be_listed_is_counted() -> None:
     [
         (ExceptionGroup("", [ExceptionGroup("", [StateError("I/O")])]), Ending.INTERRUPTED),
         (ExceptionGroup("", [FlowChanged("x")]), Ending.USAGE),
+        (TargetUnavailable("not mounted yet"), Ending.INTERRUPTED),
         (StateError("not a database"), Ending.USAGE),
         (ConfigError("x"), Ending.USAGE),
     ],
