@@ -64,12 +64,17 @@ def test_a_wrong_configuration_is_named_with_its_remedy(
     tmp_path: Path, change: dict[str, object], words: list[str]
 ) -> None:
     program = Program.written(tmp_path, bad(tmp_path, **change), {})
-    for command in ("sync", "plan", "status", "doctor"):
-        done = program.run(command, code=2)
-        assert "config.toml" in done.err
-        assert "Traceback" not in done.err
-        assert all(word in done.err for word in words), done.err
+    done = program.run("sync", code=2)
+    assert "config.toml" in done.err
+    assert "Traceback" not in done.err
+    assert all(word in done.err for word in words), done.err
     assert not (tmp_path / "state.db").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "doctor", "retry"])
+def test_every_command_refuses_a_wrong_configuration(tmp_path: Path, command: str) -> None:
+    program = Program.written(tmp_path, bad(tmp_path, source="nobody:bucket/"), {})
+    assert "nobody" in program.run(command, code=2).err
 
 
 def test_wrong_usage_is_told(tmp_path: Path) -> None:
