@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from s3flow import upkeep
 from s3flow.config import DaemonSettings, LocalEndpoint, S3Endpoint, Settings
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.wiring import Pace, Wiring
-from s3flow.errors import ConfigError, S3flowError
-from s3flow.events import Emit, Warned, fan_out
+from s3flow.errors import ConfigError
+from s3flow.events import Emit, fan_out
 from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
@@ -212,22 +213,6 @@ async def _supervised(board: Board) -> None:
         await asyncio.sleep(interval)
 
 
-async def _sweep(wirings: Sequence[Wiring], older_than: float, tell: Emit) -> None:
-    """Remove what crashes left on disk. It may be a long walk, so work goes on beside it.
-
-    The lock of the state says that nobody else moves these flows; unfinished uploads are kept.
-    """
-    swept: set[int] = set()
-    for wiring in wirings:
-        target = wiring.target
-        if isinstance(target, LocalStore) and id(target) not in swept:
-            swept.add(id(target))
-            try:
-                await target.sweep(older_than)
-            except S3flowError as error:
-                tell(Warned(wiring.flow.name, f"leftovers of crashes were not looked for: {error}"))
-
-
 # --- the daemon ------------------------------------------------------------------------------
 
 
@@ -249,6 +234,7 @@ class Work:
             state = await open_sqlite(self.settings.daemon.state_path)
             stack.push_async_callback(state.close)
             wirings = await stack.enter_async_context(wired(self.settings, self.flows))
+            await upkeep.recognise(state, wirings)
             stack.enter_context(_signals(self.stop, self.abandon))
             board = Board(state, self.flows)
             show, tell = self._show(stack, board)
@@ -265,7 +251,7 @@ class Work:
             # Files of this run are younger than this, by more than a file system's clock is coarse.
             started = time.time() - 0.1
             async with asyncio.TaskGroup() as group:
-                sweeping = group.create_task(_sweep(wirings, started, daemon.tell))
+                sweeping = group.create_task(upkeep.sweep(state, wirings, started, daemon.tell))
                 side = [
                     group.create_task(work)
                     for work in (*show, *listen, board.run(), _supervised(board))

@@ -25,7 +25,7 @@ async def adopt(
     """
     flow = route.flow
     places = {
-        plan.target_key(flow, bucket, each.entry.key): each
+        plan.target_key(flow, each.entry.key): each
         for each in found
         if each.state is State.DISCOVERED
     }
@@ -79,7 +79,7 @@ async def _equal_file(route: Route, bucket: str, entry: Listed) -> Proof | None:
 async def _equal_closely(route: Route, bucket: str, entry: Listed) -> Proof | None:
     """Look at both sides: equal full-object checksums, or, for a copy of ours, its bytes read back."""
     there = await route.target.head_object(
-        plan.target_bucket(route.flow, bucket), plan.target_key(route.flow, bucket, entry.key)
+        plan.target_bucket(route.flow, bucket), plan.target_key(route.flow, entry.key)
     )
     here = await route.source.head_object(bucket, entry.key)
     if there is None or here is None or here.etag != entry.etag:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
-from s3flow.errors import S3flowError
+from s3flow.errors import Blocked, S3flowError
 from s3flow.events import BucketFailed, PageMerged, ScanFinished, ScanStarted
 from s3flow.model import Page, Scan
 from s3flow.ports import StateStore
@@ -44,6 +44,8 @@ class Discovery:
                 listed += await self._bucket(scan, bucket)
             except Stopped:
                 break
+            except Blocked:
+                raise  # every bucket would fail now
             except S3flowError as error:
                 complete = False
                 self.route.emit(BucketFailed(self._flow, bucket, error.reason, str(error)))

@@ -15,7 +15,7 @@ from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.worker import Worker
-from s3flow.errors import S3flowError, StateError
+from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import BucketFailed, Warned
 from s3flow.model import Sample
 
@@ -36,6 +36,7 @@ class RunningFlow:
     done: Sample
     scan_failed: bool = False
     _objects: int = 0
+    _scan_blocked: bool = False
 
     async def run(self, *, once: bool) -> None:
         """Scan, and transfer what is found, until drained (*once*) or stopped."""
@@ -54,7 +55,13 @@ class RunningFlow:
         except S3flowError as error:
             finished = False
             flow = self.route.flow
+            if isinstance(error, Blocked):
+                self._scan_blocked = True
+                self.blockade.leave(error, scout=False)
             self.route.emit(BucketFailed(flow.name, flow.source.bucket, error.reason, str(error)))
+        if finished and self._scan_blocked:
+            self._scan_blocked = False
+            self.blockade.lift()
         self.scan_failed = not finished and not self.route.stop.is_set()
 
     async def list_again(self) -> None:

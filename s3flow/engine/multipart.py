@@ -308,6 +308,6 @@ async def abort(route: Route, transfer: Transfer) -> None:
 async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) -> None:
     """Remove an upload for the object of a source's *bucket* and *key*."""
     target_bucket = plan.target_bucket(route.flow, bucket)
-    target_key = plan.target_key(route.flow, bucket, key)
+    target_key = plan.target_key(route.flow, key)
     await route.target.abort_multipart_upload(target_bucket, target_key, upload_id)
     route.emit(UploadAborted(route.flow.name, upload_id))

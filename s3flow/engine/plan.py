@@ -24,13 +24,9 @@ def target_bucket(flow: Flow, bucket: str) -> str:
     return bucket if flow.target.bucket == "{bucket}" else flow.target.bucket
 
 
-def target_key(flow: Flow, bucket: str, key: bytes) -> bytes:
+def target_key(flow: Flow, key: bytes) -> bytes:
     """Map a source key: the source's prefix goes, rewrites apply, the target's prefix comes."""
-    return _target_prefix(flow, bucket) + rewrite(flow, key[len(flow.source.prefix) :])
-
-
-def _target_prefix(flow: Flow, bucket: str) -> bytes:
-    return flow.target.prefix.replace(b"{bucket}", bucket.encode())
+    return flow.target.prefix + rewrite(flow, key[len(flow.source.prefix) :])
 
 
 def rewrite(flow: Flow, relative: bytes) -> bytes:

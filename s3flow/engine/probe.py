@@ -120,7 +120,7 @@ async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIter
 async def _examine_target(route: Route) -> AsyncIterator[Finding]:
     flow, target = route.flow, route.target
     bucket = plan.target_bucket(flow, flow.source.bucket)
-    prefix = plan.target_key(flow, flow.source.bucket, flow.source.prefix)
+    prefix = plan.target_key(flow, flow.source.prefix)
     key = prefix + PROBE_NAME + os.urandom(8).hex().encode()
     place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
     attributes = Attributes({}, {}, "STANDARD", 0)

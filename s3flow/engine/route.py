@@ -53,7 +53,7 @@ class Route:
         """Give the target's bucket and key."""
         return (
             plan.target_bucket(self.flow, transfer.bucket),
-            plan.target_key(self.flow, transfer.bucket, transfer.key),
+            plan.target_key(self.flow, transfer.key),
         )
 
     def room(self, size: int) -> AbstractAsyncContextManager[None]:

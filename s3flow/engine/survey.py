@@ -15,7 +15,7 @@ from s3flow.engine import plan
 from s3flow.engine.adoption import adopt
 from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
-from s3flow.errors import PathConflict, Permanent, S3flowError, TargetExists, Throttled
+from s3flow.errors import Blocked, PathConflict, Permanent, S3flowError, TargetExists, Throttled
 from s3flow.events import Warned
 from s3flow.model import Discovered, Flow, Listed, Overwrite, Page, PageChanges, Row, State
 from s3flow.ports import ROWS_AT_ONCE
@@ -141,6 +141,8 @@ class Survey:
                 return await call()
             except Throttled as error:
                 await self._pause(max(wish(error), self.backoff.delay(3)), error)
+            except Blocked:
+                raise  # the flow waits, with an alarm
             except S3flowError as error:
                 verdict = decide(error, attempts, LIST_ATTEMPTS, self.backoff)
                 if not isinstance(verdict, Again):
@@ -192,7 +194,7 @@ class Survey:
             if skip is not None and (reason := skip(entry, now)):
                 return Discovered(entry, State.SKIPPED, reason)
             try:
-                target.refuse(target_bucket, plan.target_key(flow, bucket, entry.key))
+                target.refuse(target_bucket, plan.target_key(flow, entry.key))
             except Permanent as error:
                 return Discovered(entry, State.FAILED, error.reason, message=str(error))
             return Discovered(entry)

@@ -163,7 +163,7 @@ class Blockade:
         if isinstance(error, Blocked):
             self._close(error)
         elif scout and not isinstance(error, asyncio.CancelledError) and not self._stop.is_set():
-            self._unblock()  # at a stop scouts come back without having looked
+            self.lift()  # at a stop scouts come back without having looked
         if scout:
             self._scout.release()
 
@@ -180,7 +180,8 @@ class Blockade:
             self._emit(FlowBlocked(self._flow, error.reason, str(error), self._retry_after))
         self._open.clear()
 
-    def _unblock(self) -> None:
+    def lift(self) -> None:
+        """Let everybody through again."""
         if self._reason:
             self._emit(FlowUnblocked(self._flow, self._reason))
         self._reason = ""

@@ -128,7 +128,7 @@ class Lab:
         """Give the bytes that the target holds for a source key."""
         bucket = self.flow.source.bucket
         found = self.dst.peek(
-            plan.target_bucket(self.flow, bucket), plan.target_key(self.flow, bucket, key)
+            plan.target_bucket(self.flow, bucket), plan.target_key(self.flow, key)
         )
         return None if found is None else found.data
 

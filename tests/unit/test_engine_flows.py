@@ -339,13 +339,14 @@ async def test_a_listing_goes_on_behind_the_pages_that_were_merged(lab: Lab) -> 
     assert lab.differences() == []
 
 
-async def test_the_buckets_of_an_account_go_into_folders_of_their_names(lab: Lab) -> None:
+async def test_the_buckets_of_an_account_go_into_buckets_of_their_names(lab: Lab) -> None:
     lab.source = MemoryStore("src")
-    lab.change(source=Place("src", "*", b""), target=Place("dst", "to", b"{bucket}/"))
+    lab.change(source=Place("src", "*", b""), target=Place("dst", "{bucket}", b"x/"))
     for bucket in ("one", "two"):
         lab.src.put(bucket, b"a", bucket.encode())
+        lab.dst.make_bucket(bucket)
     assert await lab.sync() == {Outcome.VERIFIED: 2}
-    assert lab.dst.keys("to") == [b"one/a", b"two/a"]
+    assert lab.dst.keys("one") == lab.dst.keys("two") == [b"x/a"]
 
 
 async def test_every_listed_object_is_counted_once(lab: Lab) -> None:

@@ -162,16 +162,7 @@ near = st.builds(
 def test_no_byte_of_a_key_is_lost(key: bytes, prefix: bytes, target: bytes) -> None:
     assume(b"{bucket}" not in target)
     flow = Flow("f", Place("a", "b", prefix), Place("c", "d", target))
-    assert plan.target_key(flow, "b", prefix + key) == target + key
-
-
-@given(key=keys)
-def test_the_bucket_takes_its_place_in_the_prefix_and_nowhere_else(key: bytes) -> None:
-    flow = Flow("f", Place("a", "*", b""), Place("c", "", b"x/{bucket}/"))
-    assert plan.target_key(flow, "photos", b"{bucket}" + key) == b"x/photos/{bucket}" + key
-    assert plan.target_bucket(flow, "photos") == ""
-    named = replace(flow, target=Place("c", "{bucket}", b""))
-    assert plan.target_bucket(named, "photos") == "photos"
+    assert plan.target_key(flow, prefix + key) == target + key
 
 
 def test_the_first_rewrite_that_matches_wins() -> None:
@@ -187,7 +178,7 @@ def test_keys_that_meet_at_the_target_are_rivals_of_each_other(
 ) -> None:
     flow = replace(FLOW, source=Place("a", "b", b"p/"), rewrite=rewrites)
     first, second = b"p/" + first, b"p/" + second
-    meets = plan.target_key(flow, "b", first) == plan.target_key(flow, "b", second)
+    meets = plan.target_key(flow, first) == plan.target_key(flow, second)
     if meets and first != second:
         assert second in plan.rivals(flow, first, is_path=is_path)
         assert first in plan.rivals(flow, second, is_path=is_path)
@@ -200,7 +191,7 @@ def test_a_file_where_a_directory_is_needed_is_a_rival(
     above: bytes, rest: bytes, rewrites: tuple[tuple[str, str], ...]
 ) -> None:
     flow, below = replace(FLOW, rewrite=rewrites), above + b"/" + rest
-    place, inner = plan.target_key(flow, "b", above), plan.target_key(flow, "b", below)
+    place, inner = plan.target_key(flow, above), plan.target_key(flow, below)
     assume(inner.startswith(place + b"/") and not place.endswith(b"/"))
     assert above in plan.rivals(flow, below, is_path=True)
 

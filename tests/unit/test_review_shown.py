@@ -12,7 +12,7 @@ import structlog
 import typer
 from structlog.testing import capture_logs
 
-from s3flow import app, cli
+from s3flow import app, cli, upkeep
 from s3flow.app import Ending
 from s3flow.config import load
 from s3flow.engine.daemon import Daemon
@@ -81,7 +81,7 @@ async def test_a_stop_ends_the_search_for_leftovers_too(
     async def finished(self: Daemon, *, once: bool) -> None:
         await begun.wait()
 
-    monkeypatch.setattr(app, "_sweep", sweep)
+    monkeypatch.setattr(upkeep, "sweep", sweep)
     monkeypatch.setattr(Daemon, "run", finished)
     (tmp_path / "config.toml").write_text('[daemon]\nstate = "sqlite:///state.db"\n')
     work = app.Work(load(tmp_path / "config.toml"), [], once=True)

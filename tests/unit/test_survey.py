@@ -274,9 +274,9 @@ def test_no_two_objects_get_one_place_and_every_place_is_taken(
             for name in sorted(some):
                 source.put("from", name, b"x")
             await walk(survey_of(flow, source, store("dst", "to")), state)
-            takers = [plan.target_key(flow, "from", key) for key in some - refused(state)]
+            takers = [plan.target_key(flow, key) for key in some - refused(state)]
             assert len(takers) == len(set(takers))
-            assert set(takers) == {plan.target_key(flow, "from", key) for key in some}
+            assert set(takers) == {plan.target_key(flow, key) for key in some}
         return refused(state)
 
     outcomes = cut_in_every_way(play)

@@ -15,7 +15,7 @@ from awscrt import checksums
 from s3flow.errors import BadAnswer, PathConflict, Truncated
 from s3flow.model import MIB
 from s3flow.stores.local.journal import SUFFIX
-from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove
+from s3flow.stores.local.paths import ROOT_MARK, TEMP_PREFIX, Directories, Directory, remove
 
 if TYPE_CHECKING:
     from s3flow.ports import Body, Digest
@@ -192,7 +192,7 @@ def walk_files(
                     if below == start and not entry.name.startswith(names):
                         continue
                     pending.append(below + b"/" + entry.name if below else entry.name)
-                elif entry.name.startswith(TEMP_PREFIX):
+                elif entry.name.startswith(TEMP_PREFIX) and entry.name != ROOT_MARK:
                     yield below, entry
 
 

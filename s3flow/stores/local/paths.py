@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import threading
 import unicodedata
@@ -21,6 +22,7 @@ from s3flow.errors import NameRefused, NameTooLong, PathConflict, TargetUnavaila
 from s3flow.stores.local.translate import translate
 
 TEMP_PREFIX = b".s3flow-"
+ROOT_MARK = b".s3flow-root"  # says that s3flow wrote here: a bare mount point has none
 MAX_COMPONENT = 255
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _REFUSED = frozenset({b"", b".", b".."})
@@ -122,6 +124,25 @@ class Directories:
         """Let go of all directories but the root."""
         with self._lock:
             self._cached.clear()
+
+    def recognise(self, flow: str, *, written: bool) -> None:
+        """Find the mark of a root that was *written* to before, or leave it in a new one (B-73)."""
+        mark = os.fsdecode(os.fsencode(self.root_path) + b"/" + ROOT_MARK)
+        try:
+            os.stat(ROOT_MARK, dir_fd=self.root.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if written:
+                raise TargetUnavailable(
+                    f"{self.root_path} is not the folder that flow {flow} wrote to: it has no "
+                    f"{ROOT_MARK.decode()}. Mount what belongs there; or, if it is right as it is, "
+                    f"run: touch {shlex.quote(mark)}"
+                ) from None
+        else:
+            return
+        fd = os.open(
+            ROOT_MARK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644, dir_fd=self.root.fd
+        )
+        os.close(fd)
 
     def check_root(self) -> None:
         """Raise `TargetUnavailable` if the root is gone or something else is mounted there (B-73)."""

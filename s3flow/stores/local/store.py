@@ -199,6 +199,11 @@ class LocalStore:
         with self._translated(bucket, key):
             await self._threads.run(note.remove)
 
+    async def recognise(self, flow: str, *, written: bool) -> None:
+        """Raise `TargetUnavailable` if this is not the folder that *flow* has *written* to."""
+        with self._translated("", b""):
+            await self._threads.run(lambda: self._directories.recognise(flow, written=written))
+
     async def sweep(self, older_than: float) -> int:
         """Remove leftovers of crashes from before *older_than* (seconds since the epoch).
 

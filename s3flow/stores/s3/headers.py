@@ -50,6 +50,8 @@ def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True)
         elif name.startswith(_CHECKSUM):
             has_checksums = is_whole
     get = headers.get
+    if "aws-chunked" in carried.get("content-encoding", ""):
+        _drop_chunked(carried)
     return ObjectInfo(
         size,
         unquote_etag(get("etag", "")),
@@ -63,6 +65,14 @@ def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True)
         _number(get("x-amz-mp-parts-count")),
         _number(get("x-amz-missing-meta")) or 0,
     )
+
+
+def _drop_chunked(carried: dict[str, str]) -> None:
+    """Take out how the object was once uploaded: AWS stores no "aws-chunked", some others do."""
+    codings = [each.strip() for each in carried.pop("content-encoding").split(",")]
+    kept = ",".join(each for each in codings if each != "aws-chunked")
+    if kept:
+        carried["content-encoding"] = kept
 
 
 def encryption_of(headers: Mapping[str, str]) -> str:
