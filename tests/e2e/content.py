@@ -19,6 +19,7 @@ from tests.servers import Server, make_bucket
 
 PART = 8 * MIB
 SMALL = 4 * KIB
+ROOT_MARK = ".s3flow-root"  # says in a target folder that s3flow wrote there
 SPARE = 6  # uploads of test objects at a time
 
 KINDS = (
@@ -121,11 +122,13 @@ def digests_of_bucket(client: BaseClient, bucket: str, prefix: str = "") -> dict
 
 
 def digests_of_folder(folder: Path) -> dict[str, str]:
-    """Read every file below *folder*, whatever its name; gives SHA-256 by relative path."""
+    """Read every file below *folder* but s3flow's mark; gives SHA-256 by relative path."""
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent) / name
+            if path == folder / ROOT_MARK:
+                continue
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
                     file, "sha256"

@@ -81,7 +81,7 @@ def test_a_full_disk_holds_the_flow_and_loses_nothing(stage: Stage) -> None:
 
 
 def test_a_throttling_server_fails_nothing(stage: Stage) -> None:
-    crowd = fill(stage.server, 0, stage.source, 12, {"large": 16 * MIB})
+    crowd = fill(stage.server, 0, stage.source, 12, {"large": 8 * MIB})
     rng = random.Random(7)
     proxy = stage.proxy(refuse=lambda request: rng.random() < 0.3)
     flow = {"multipart_threshold": 5 * MIB, "part_size": 5 * MIB, "max_attempts": 2}
