@@ -32,6 +32,12 @@ class StateError(S3flowError):
     reason = "state"
 
 
+class StateEmpty(StateError):
+    """There is no state yet: nothing has run, or the first run is about to begin."""
+
+    reason = "state_empty"
+
+
 class StateLocked(StateError):
     """Another process holds the state database."""
 

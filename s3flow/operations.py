@@ -12,12 +12,12 @@ from s3flow.engine.probe import Finding, examine
 from s3flow.engine.retry import Backoff
 from s3flow.engine.survey import Survey
 from s3flow.engine.wiring import RouteMaker
-from s3flow.errors import ConfigError, S3flowError
+from s3flow.errors import ConfigError, S3flowError, StateEmpty
 from s3flow.events import Event
 from s3flow.model import Flow
 from s3flow.observe.plans import Counted
 from s3flow.observe.progress import FlowSnapshot, snapshot
-from s3flow.state import open_sqlite
+from s3flow.state import SqliteState, open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 
 Failure = tuple[str, bytes, str, str]  # bucket, key, reason, message
@@ -27,11 +27,19 @@ def _ignore(event: Event) -> None:
     """Nobody watches a command that is over in a moment."""
 
 
+async def _known(settings: Settings) -> SqliteState | None:
+    """Open the state for reading; None when nothing has run yet."""
+    try:
+        return await open_sqlite(settings.daemon.state_path, read_only=True)
+    except StateEmpty:
+        return None
+
+
 async def read_status(settings: Settings, flows: Sequence[Flow]) -> list[FlowSnapshot]:
     """Read where the flows stand, also while a daemon runs; all zero before the first run."""
-    if not settings.daemon.state_path.exists():
+    state = await _known(settings)
+    if state is None:
         return [snapshot(flow, [], [], {}, None, 0.0) for flow in flows]
-    state = await open_sqlite(settings.daemon.state_path, read_only=True)
     try:
         return await read_snapshots(state, flows)
     finally:
@@ -42,7 +50,9 @@ async def read_failures(
     settings: Settings, flows: Sequence[Flow], limit: int
 ) -> dict[str, list[Failure]]:
     """Give failed objects by flow."""
-    state = await open_sqlite(settings.daemon.state_path, read_only=True)
+    state = await _known(settings)
+    if state is None:
+        return {flow.name: [] for flow in flows}
     try:
         return {flow.name: await state.failures(flow.name, limit) for flow in flows}
     finally:
@@ -73,8 +83,7 @@ async def forget_flow(settings: Settings, name: str) -> None:
 
 async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Counted]:
     """Say what the next scan of each flow would do; reads sources, state and targets."""
-    path = settings.daemon.state_path
-    state = await open_sqlite(path, read_only=True) if path.exists() else None
+    state = await _known(settings)
     try:
         plans: dict[str, Counted] = {}
         async with wired(settings, flows) as wirings:

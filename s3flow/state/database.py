@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-from s3flow.errors import StateError
+from s3flow.errors import StateEmpty, StateError
 from s3flow.state import sql
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class Database:
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables:
             if self.read_only:
-                raise StateError(f"state {self.path} is empty: nothing has run yet")
+                raise StateEmpty(f"state {self.path} is empty: nothing has run yet")
             return 0
         if application != APPLICATION_ID:
             raise StateError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3flow.errors import StateError
+from s3flow.errors import StateEmpty, StateError
 from s3flow.model import (
     Change,
     Flow,
@@ -72,7 +72,7 @@ def _check_place(path: Path, read_only: bool) -> Path:
     if not path.parent.is_dir():
         raise StateError(f"state {path}: {path.parent} is no folder; create it first")
     if read_only and not path.exists():
-        raise StateError(f"there is no state at {path} yet: nothing has run, or it is elsewhere")
+        raise StateEmpty(f"there is no state at {path} yet: nothing has run, or it is elsewhere")
     refuse_network(path)
     return path
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from s3flow.errors import StateError, StateLocked
+from s3flow.errors import StateEmpty, StateError, StateLocked
 from s3flow.model import (
     OUTCOMES,
     Change,
@@ -485,3 +485,10 @@ async def test_a_claim_after_a_restart_looks_at_pending_rows_only(path: Path) ->
         assert ticks * 100 < 5000
     finally:
         await again.close()
+
+
+async def test_a_state_that_is_just_being_made_is_empty_not_broken(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.touch()
+    with pytest.raises(StateEmpty):
+        await open_sqlite(path, read_only=True)
