@@ -98,8 +98,6 @@ def with_folder(source: BaseClient, bucket: str, folder: Path, *, without: str) 
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        if Path(parent) == folder and ".s3flow" in folders:
-            folders.remove(".s3flow")  # where unfinished files are kept
+    for parent, _, names in os.walk(folder):
         for name in names:
             yield (Path(parent) / name).relative_to(folder).as_posix()
