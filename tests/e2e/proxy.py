@@ -253,6 +253,17 @@ async def _tunnel(client: Streams, server: Streams) -> None:
         writer.close()
 
 
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and see it closed: a loop that ends before leaks it."""
+    writer.close()
+    try:
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
 def _never(_: Request) -> bool:
     return False
 
@@ -346,12 +357,19 @@ class Proxy:
             if task is not None:
                 exchanges.add(task)
                 task.add_done_callback(exchanges.discard)
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError, ssl.SSLError):
+            writers = [writer]
+            try:
                 server = await asyncio.open_connection(*self._upstream, limit=HEAD_LIMIT)
+                writers.append(server[1])
                 if self._tunnel:
                     await _tunnel((reader, writer), server)
                 else:
                     await _Exchange(self, (reader, writer), server).run()
+            except (ConnectionError, asyncio.CancelledError, ssl.SSLError):
+                return  # whoever was connected is gone, or the test has ended
+            finally:
+                for each in writers:
+                    await _hang_up(each)
 
         server = await asyncio.start_server(
             accepted, HOST, 0, limit=HEAD_LIMIT, ssl=self._tls, backlog=1024
