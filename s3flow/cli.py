@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -152,25 +153,31 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds.")] = False,
 ) -> None:
     """Show where the flows stand, from the state alone, also while a daemon runs."""
+    settings, flows = _load(config, flow)
+    if not watch:
+        _show_status(settings, flows, as_json=as_json)
+        return
+    # Wherever the interrupt arrives, it is how watching ends.
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            _show_status(settings, flows, as_json=as_json, again=True)
+            time.sleep(2)
+
+
+def _show_status(
+    settings: Settings, flows: list[Flow], *, as_json: bool, again: bool = False
+) -> None:
     from s3flow.operations import read_status
 
-    settings, flows = _load(config, flow)
-    while True:
-        snapshots = _run(read_status(settings, flows))
-        if as_json:
-            from s3flow.observe.progress import as_json as shape
+    snapshots = _run(read_status(settings, flows))
+    if as_json:
+        from s3flow.observe.progress import as_json as shape
 
-            typer.echo(json.dumps(shape(snapshots), indent=None if watch else 2))
-        else:
-            from s3flow.observe.display import status_table
+        typer.echo(json.dumps(shape(snapshots), indent=None if again else 2))
+    else:
+        from s3flow.observe.display import status_table
 
-            _print(status_table(snapshots), clear=watch)
-        if not watch:
-            return
-        try:
-            time.sleep(2)
-        except KeyboardInterrupt:
-            return
+        _print(status_table(snapshots), clear=again)
 
 
 @app.command()
