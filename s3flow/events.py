@@ -34,6 +34,13 @@ class ScanFinished(NamedTuple):
     seconds: float
 
 
+class ListingKept(NamedTuple):
+    """An interrupted run goes on with what its listing, *finished* then (epoch), has found."""
+
+    flow: str
+    finished: float
+
+
 class BucketFailed(NamedTuple):
     """A bucket could not be listed; the others go on."""
 
@@ -120,6 +127,7 @@ Event = (
     ScanStarted
     | PageMerged
     | ScanFinished
+    | ListingKept
     | BucketFailed
     | TransferStarted
     | BytesMoved

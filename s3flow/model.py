@@ -378,3 +378,4 @@ class ScanSummary(NamedTuple):
     finished: float | None  # seconds since the epoch
     unfinished: bool
     listed: int
+    drained: bool = True  # False: what the last one found was not all done when it was last known

@@ -233,6 +233,10 @@ class StateStore(Protocol):
 
     async def finish_scan(self, scan: Scan) -> None: ...
 
+    async def drained(self, flow: str) -> None:
+        """Note that all that the last finished scan has found is done; until then it is not."""
+        ...
+
     async def last_scan(self, flow: str) -> ScanSummary: ...
 
     async def claim(self, flow: str, limit: int) -> list[Transfer]:

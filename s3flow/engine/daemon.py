@@ -62,7 +62,7 @@ class Daemon:
         await self._prepare(Recorder(self.state, self._emit, self._unsettled))
         for flow in self.flows.values():
             if not self.stop.is_set():
-                await flow.scan()
+                await flow.inventory()
 
     async def _prepare(self, recorder: Recorder) -> None:
         make = RouteMaker(self.pace, self.crc64, self._emit, self.stop)

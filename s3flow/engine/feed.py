@@ -38,6 +38,7 @@ class Feed:
         self._wake = asyncio.Event()
         self._closed = False
         self.in_flight = 0
+        self.idle: Callable[[], Awaitable[None]] | None = None  # called when nothing is left to do
 
     def wake(self) -> None:
         """Look again: there may be something to claim, or nothing left."""
@@ -73,14 +74,17 @@ class Feed:
         if self._ready:
             return True
         closed = self._closed
-        if closed and not self.in_flight:
+        if not self.in_flight:
             await self._flush()
             self._ready.extend(await self._state.claim(self._flow, CLAIM))
             if self._ready:
                 return True
         due = await self._state.next_retry(self._flow)
-        if closed and not self.in_flight and due is None:
-            return False
+        if not self.in_flight and due is None:
+            if self.idle is not None:
+                await self.idle()
+            if closed:
+                return False
         await self._sleep(due)
         return True
 

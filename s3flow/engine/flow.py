@@ -16,7 +16,7 @@ from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, S3flowError, StateError
-from s3flow.events import BucketFailed, Warned
+from s3flow.events import BucketFailed, ListingKept, Warned
 from s3flow.model import Sample
 
 SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
@@ -36,10 +36,12 @@ class RunningFlow:
     done: Sample
     scan_failed: bool = False
     _objects: int = 0
+    _listed: bool = False  # to the end, and what was found is not known to be all done
     _scan_blocked: bool = False
 
     async def run(self, *, once: bool) -> None:
         """Scan, and transfer what is found, until drained (*once*) or stopped."""
+        self.feed.idle = self._idle
         async with asyncio.TaskGroup() as group:
             group.create_task(self._scans(once=once))
             for _ in range(self.workers):
@@ -59,10 +61,40 @@ class RunningFlow:
                 self._scan_blocked = True
                 self.blockade.leave(error, scout=False)
             self.route.emit(BucketFailed(flow.name, flow.source.bucket, error.reason, str(error)))
+        if finished:
+            self._listed = True
+            self.feed.wake()
         if finished and self._scan_blocked:
             self._scan_blocked = False
             self.blockade.lift()
         self.scan_failed = not finished and not self.route.stop.is_set()
+
+    async def inventory(self) -> None:
+        """Walk the source, and leave nothing to an interrupted run: the next one looks again."""
+        await self.scan()
+        await self._idle()
+
+    async def _idle(self) -> None:
+        """Note that everything found is done, once for each walk."""
+        if self._listed:
+            self._listed = False
+            try:
+                await self.discovery.state.drained(self.route.flow.name)
+            except StateError as error:
+                message = f"an interruption would make this flow go on, not list again: {error}"
+                self.route.emit(Warned(self.route.flow.name, message))
+
+    async def _kept_listing(self) -> float | None:
+        """Say when an interrupted run, which goes on now, had listed its source (epoch), else None.
+
+        What was listed is not listed again: not until `every`, or the next run, says so.
+        """
+        last = await self.discovery.state.last_scan(self.route.flow.name)
+        if last.finished is None or last.unfinished or last.drained:
+            return None
+        self._listed = True
+        self.route.emit(ListingKept(self.route.flow.name, last.finished))
+        return last.finished
 
     async def list_again(self) -> None:
         """Let the next walk look into every bucket, not only into those where this one failed."""
@@ -87,8 +119,10 @@ class RunningFlow:
     async def _scans(self, *, once: bool) -> None:
         stop, every = self.route.stop, self.route.flow.every
         failed, begun = False, time.monotonic()
+        kept = await self._kept_listing()
         while not stop.is_set():
-            await self.scan()
+            if kept is None:
+                await self.scan()
             # A stop in the midst of a further try says nothing of the others.
             failed = self.scan_failed or (failed and stop.is_set())
             if not stop.is_set():
@@ -98,6 +132,9 @@ class RunningFlow:
             pause = every  # None: this flow runs once and then idles
             if failed:
                 pause = SCAN_AGAIN if every is None else min(SCAN_AGAIN, every)
+            elif kept is not None and every is not None:
+                pause = min(every, max(0.0, kept + every - time.time()))
+            kept = None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -121,6 +122,7 @@ class LogEvents:
         self._told: dict[type, Callable[..., None]] = {
             events.ScanStarted: self._scan_started,
             events.ScanFinished: self._scan_finished,
+            events.ListingKept: self._listing_kept,
             events.BucketFailed: self._bucket_failed,
             events.TransferEnded: self._ended,
             events.Retried: self._retried,
@@ -141,6 +143,12 @@ class LogEvents:
 
     def _scan_started(self, event: events.ScanStarted) -> None:
         self._log.info("scan resumed" if event.resumed else "scan started", flow=event.flow)
+
+    def _listing_kept(self, event: events.ListingKept) -> None:
+        when = datetime.fromtimestamp(event.finished, UTC).isoformat(timespec="seconds")
+        self._log.info(
+            "an interrupted run goes on, its listing is kept", flow=event.flow, listed=when
+        )
 
     def _scan_finished(self, event: events.ScanFinished) -> None:
         self._log.info(

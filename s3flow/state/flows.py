@@ -89,6 +89,16 @@ def finish_scan(db: sqlite3.Connection, scan: Scan, now: float) -> None:
         db.execute(sql.DROP_CURSORS, (flow_id,))
         db.execute(sql.PRUNE_SCANS, (flow_id, scan.id - KEPT_SCANS))
         db.execute(sql.DROP_EMPTY_TOTALS, (flow_id,))
+        db.execute(sql.SET_META, (_draining(flow_id), str(now)))
+
+
+def drained(db: sqlite3.Connection, name: str) -> None:
+    """Note that all that the last finished scan has found is done."""
+    db.execute(sql.DROP_META, (_draining(find_flow(db, name)),))
+
+
+def _draining(flow_id: int | None) -> str:
+    return f"draining/{flow_id}"
 
 
 def last_scan(db: sqlite3.Connection, name: str) -> ScanSummary:
@@ -96,7 +106,8 @@ def last_scan(db: sqlite3.Connection, name: str) -> ScanSummary:
     flow_id = find_flow(db, name)
     unfinished = db.execute(sql.UNFINISHED_SCAN, (flow_id,)).fetchone() is not None
     finished, listed = db.execute(sql.FINISHED_SCAN, (flow_id,)).fetchone() or (None, 0)
-    return ScanSummary(finished, unfinished, listed)
+    draining = db.execute(sql.GET_META, (_draining(flow_id),)).fetchone() is not None
+    return ScanSummary(finished, unfinished, listed, drained=not draining)
 
 
 def add_sample(db: sqlite3.Connection, name: str, sample: Sample) -> None:
@@ -117,6 +128,7 @@ def unname(db: sqlite3.Connection, name: str) -> bool:
     if flow_id is None:
         return False
     db.execute(sql.UNNAME_FLOW, (flow_id,))
+    db.execute(sql.DROP_META, (_draining(flow_id),))
     db.execute(sql.DROP_CURSORS, (flow_id,))
     for statement in sql.DROP_OF_FLOW:
         db.execute(statement, (flow_id,))

@@ -153,6 +153,7 @@ ABANDONED = (
     "SELECT b.name, a.object_key, a.upload_id FROM abandoned a"
     " JOIN buckets b ON b.id = a.bucket_id WHERE a.flow_id = ? ORDER BY a.upload_id"
 )
+DROP_META = "DELETE FROM meta WHERE name = ?"
 DROP_ABANDONED = "DELETE FROM abandoned WHERE flow_id = ? AND upload_id = ?"
 
 # --- SQLite's own ----------------------------------------------------------------------------

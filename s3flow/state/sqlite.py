@@ -186,6 +186,10 @@ class SqliteState:
         """End the scan; its cursors are gone."""
         await self._database.write(lambda db: flows.finish_scan(db, scan, self._clock()))
 
+    async def drained(self, flow: str) -> None:
+        """Note that all that the last finished scan has found is done."""
+        await self._database.write(lambda db: flows.drained(db, flow))
+
     async def last_scan(self, flow: str) -> ScanSummary:
         """Sum up the flow's last finished scan."""
         return await self._database.read(lambda db: flows.last_scan(db, flow))

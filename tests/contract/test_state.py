@@ -261,6 +261,9 @@ async def test_the_next_scan_begins_at_the_beginning_and_adopts_nothing(
     home.clock.now += 60
     await state.finish_scan(scan)
     await state.finish_scan(scan)
+    assert await state.last_scan("documents") == ScanSummary(home.clock.now, False, 1, False)
+    await state.drained("documents")
+    await state.drained("documents")
     assert await state.last_scan("documents") == ScanSummary(home.clock.now, False, 1)
     following, resumed = await state.begin_scan("documents")
     assert (following.adopting, resumed) == (False, False)

@@ -62,8 +62,8 @@ class Lab:
         """The target as the store that it is."""
         return _innermost(self.target)
 
-    async def sync(self, *, once: bool = True) -> Counter[Outcome]:
-        """Run until drained or stopped; give the objects by outcome."""
+    async def sync(self, *, once: bool = True, scan_only: bool = False) -> Counter[Outcome]:
+        """Run until drained or stopped, or only list; give the objects by outcome."""
         self.stop.clear()
         self.events.clear()
         state = await open_sqlite(self.folder / "state.db")
@@ -80,7 +80,7 @@ class Lab:
                 self.stop,
                 self.abandon,
             )
-            await self.daemon.run(once=once)
+            await (self.daemon.scan() if scan_only else self.daemon.run(once=once))
             return count(await state.totals(self.flow.name))
         finally:
             await state.close()

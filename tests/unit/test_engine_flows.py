@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from s3flow.errors import AccessDenied, FlowChanged
-from s3flow.events import Event, PageMerged, Recorded, ScanFinished, ScanStarted, TransferStarted
+from s3flow.events import (
+    Event,
+    ListingKept,
+    PageMerged,
+    Recorded,
+    ScanFinished,
+    ScanStarted,
+    TransferEnded,
+    TransferStarted,
+)
 from s3flow.model import Filters, Limits, Outcome, Overwrite, Place, TagPolicy
 from s3flow.stores.memory import MemoryStore
 from tests.faults import ChangingSource, Faulty, LostAnswer, Recording
@@ -358,3 +367,26 @@ async def test_every_listed_object_is_counted_once(lab: Lab) -> None:
     counted = await lab.sync()
     assert counted == Counter({"verified": 20, "skipped": 20, "failed": 1})
     assert sum(event.listed for event in lab.of(ScanFinished)) == sum(counted.values())
+
+
+async def test_an_interrupted_run_goes_on_without_listing_again(lab: Lab) -> None:
+    for number in range(40):
+        lab.src.put("from", b"%02d" % number, b"x")
+    lab.stop_at(TransferEnded, 5)
+    await lab.sync()
+    assert lab.of(ScanFinished)
+    lab.subscribers.clear()
+    lab.source = Recording(lab.src)
+    assert await lab.sync() == {Outcome.VERIFIED: 40}
+    assert lab.source.of("list_page") == []
+    assert [type(event) for event in lab.events if isinstance(event, ListingKept)] == [ListingKept]
+    lab.src.put("from", b"new", b"x")
+    assert await lab.sync() == {Outcome.VERIFIED: 41}
+    assert len(lab.source.of("list_page")) == 1
+
+
+async def test_what_an_inventory_found_is_listed_again_by_the_next_run(lab: Lab) -> None:
+    lab.src.put("from", b"old", b"x")
+    assert await lab.sync(scan_only=True) == {Outcome.PENDING: 1}
+    lab.src.put("from", b"new", b"x")
+    assert await lab.sync() == {Outcome.VERIFIED: 2}

@@ -16,7 +16,7 @@ from s3flow.errors import (
     StateError,
     Throttled,
 )
-from s3flow.events import BytesMoved
+from s3flow.events import BytesMoved, ListingKept
 from s3flow.model import Outcome
 from tests.faults import NthCallFails
 from tests.unit.lab import PARTS, Lab, left_tasks
@@ -85,6 +85,8 @@ def mend(lab: Lab) -> None:
 async def assert_a_clean_run_completes(lab: Lab, where: str) -> None:
     mend(lab)
     assert await lab.sync() == {Outcome.VERIFIED: 4}, where
+    if lab.of(ListingKept):  # it only went on: what changed since is for the next run
+        assert await lab.sync() == {Outcome.VERIFIED: 4}, where
     assert lab.differences() == [], where
     assert lab.claimed_nowhere() == [], where
     lab.check_totals()

@@ -174,7 +174,9 @@ class StateMachine(RuleBasedStateMachine):
             )
             if transfer.generation == row.generation:
                 row.state, row.reason, row.attempts = state, reason, 3
-                row.retry_at, row.upload_id = retry_at, upload_id
+                # Nobody continues the upload of a final row: it is kept for the sweep instead.
+                row.retry_at = retry_at
+                row.upload_id = upload_id if state in PENDING else None
                 if state is not State.DELETED:
                     row.dropped = dropped if state is State.VERIFIED else ()
         self.run(self.state.save(changes))
