@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
+from s3flow.engine.retry import patience
 from s3flow.engine.route import TOKEN_HEADER, Copied, Route, Stopped, object_name, wrong_size
 from s3flow.errors import (
     Conflict,
@@ -19,8 +20,9 @@ from s3flow.errors import (
     SourceChanged,
     SourceGone,
     Stalled,
+    Throttled,
 )
-from s3flow.events import BytesMoved, UploadAborted
+from s3flow.events import BytesMoved, Retried, UploadAborted
 from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, State, Stored, Transfer
 
 MAX_UPLOAD_RESTARTS = 3
@@ -84,6 +86,24 @@ class _Upload:
             self.proofs[number] = proof
         self.crcs[number] = hashing.digests()[verify.CRC64]
 
+    async def _patiently(self, work: Callable[[int], Awaitable[None]], number: int) -> None:
+        """Do *work*, waiting out what throttles it; the other parts go on meanwhile."""
+        route, tries = self.route, 0
+        while True:
+            try:
+                await work(number)
+            except Throttled as error:
+                tries += 1
+                route.gate.throttled(error.endpoint)
+                delay = patience(error, tries, route.backoff)
+                route.emit(Retried(self.transfer, error.reason, str(error), delay))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await route.stop.wait()
+                        raise Stopped(object_name(self.transfer)) from error
+            else:
+                return
+
     async def in_lanes(self, numbers: list[int], work: Callable[[int], Awaitable[None]]) -> None:
         """Do *work* for each part, several at a time; a stop ends it after those in flight."""
         waiting = iter(numbers)
@@ -93,7 +113,7 @@ class _Upload:
                 number = next(waiting, None)  # shared: each lane takes the next one
                 if number is None:
                     return
-                await work(number)
+                await self._patiently(work, number)
 
         lanes = min(self.route.flow.lanes, len(numbers))
         with _first_cause():

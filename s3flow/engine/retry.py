@@ -10,6 +10,10 @@ from s3flow.errors import Permanent, S3flowError, Throttled, Transient
 UNEXPECTED = "unexpected"
 LONGEST_WISH = 300.0  # seconds; a store that asks for hours is asked again meanwhile
 
+# What spares a store is the gate, which halves. Doubling further than to 4 s would only let the
+# last few unlucky objects of a flow sleep for minutes beside a store that has long recovered.
+THROTTLED_DOUBLINGS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -61,3 +65,8 @@ def decide(error: Exception, attempts: int, max_attempts: int, backoff: Backoff)
     if attempts < min(max_attempts, 2):
         return Again(attempts, backoff.delay(attempts))
     return GiveUp(attempts, error.reason if isinstance(error, S3flowError) else UNEXPECTED)
+
+
+def patience(error: Throttled, tries: int, backoff: Backoff) -> float:
+    """Say how many seconds to wait after being throttled *tries* times in a row."""
+    return max(wish(error), backoff.delay(min(tries, THROTTLED_DOUBLINGS)))

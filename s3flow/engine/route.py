@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from s3flow.engine import plan
+from s3flow.engine.retry import Backoff
 from s3flow.engine.throttle import Gate, PacedBody, TokenBucket
 from s3flow.errors import BadAnswer, S3flowError
 from s3flow.events import Emit
@@ -43,6 +44,7 @@ class Route:
     emit: Emit
     stop: asyncio.Event
     remember: Callable[[Transfer, str, int], Awaitable[Transfer]]
+    backoff: Backoff = field(default_factory=Backoff)
     reader: Source | None = None  # reads the target back, where it is a store that can be read
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read

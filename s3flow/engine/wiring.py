@@ -76,6 +76,7 @@ class RouteMaker:
             emit=self._emit,
             stop=self._stop,
             remember=remember,
+            backoff=self._pace.backoff,
         )
 
 

@@ -30,10 +30,6 @@ from s3flow.errors import (
 from s3flow.events import Retried, TransferEnded, TransferStarted
 from s3flow.model import Change, Listed, Overwrite, State, Transfer
 
-# What spares a store is the gate, which halves. Doubling further than to 4 s would only let the
-# last few unlucky objects of a flow sleep for minutes beside a store that has long recovered.
-THROTTLED_DOUBLINGS = 3
-
 # After these no part counts any more: an attempt that sent some has got no further.
 _FOR_NOTHING = (Conflict, Corrupted, NoSuchUpload, SourceChanged)
 
@@ -108,8 +104,7 @@ class Worker:
             # No fault of the object, whose failure could not be recorded either.
             return STATE_RETRY
         self.route.gate.throttled(error.endpoint)
-        delay = self.backoff.delay(min(tries, THROTTLED_DOUBLINGS))
-        return max(retry.wish(error), delay)
+        return retry.patience(error, tries, self.backoff)
 
     def _tell_retry(self, transfer: Transfer, error: Exception, delay: float) -> None:
         reason = getattr(error, "reason", retry.UNEXPECTED)

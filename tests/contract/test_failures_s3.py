@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 
 from s3flow import errors
-from s3flow.model import Attributes, ObjectInfo, Part
+from s3flow.model import Attributes, ObjectInfo, Part, Stored
 from s3flow.stores.memory_object import MemoryBody
 from s3flow.stores.s3 import S3Settings, S3Store, rare
 from tests.contract.s3_scripted import BUCKET, Answer, Request, error, scripted
@@ -190,3 +190,16 @@ async def test_a_refusal_by_policy_is_final_and_says_what_was_said(
         with pytest.raises(kind, match=code):
             await server.store().put_object(BUCKET, b"/lead", body(), PLAIN, md5=None)
         assert len(server.requests) == 1
+
+
+async def test_a_bad_copy_goes_where_deletes_know_no_condition() -> None:
+    def answer(request: Request) -> Answer:
+        if request.method == "DELETE":
+            refused = "if-match" in request.headers
+            return error(501, "NotImplemented") if refused else Answer(204)
+        return Answer(headers={"ETag": f'"{ETAG}"'}, length=3)
+
+    async with scripted(answer) as server:
+        await server.store().discard(BUCKET, KEY, Stored(3, ETAG))
+        deletes = [each.headers for each in server.requests if each.method == "DELETE"]
+    assert ["if-match" in headers for headers in deletes] == [True, False]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s3flow.errors import ConnectionLost
+from s3flow.errors import ConnectionLost, Throttled
 from s3flow.events import BytesMoved, Retried, UploadAborted
 from s3flow.model import Outcome
 from tests.faults import BitFlipping, Call, Faulty, LostAnswer, Recording
@@ -270,3 +270,26 @@ async def test_an_object_that_vanishes_between_runs_leaves_no_upload(lab: Lab) -
     assert await lab.sync() == {Outcome.SKIPPED: 1}
     assert lab.uploads() == []
     assert lab.copy_of(b"a") is None
+
+
+class SlowsDownOnce(Faulty):
+    """Throttles the third part's first try."""
+
+    asked = 0
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "upload_part" and call.args[3] == 3:
+            self.asked += 1
+            if self.asked == 1:
+                raise Throttled("slow down", endpoint="dst")
+        return await go()
+
+
+async def test_a_throttled_part_waits_and_the_others_go_on(lab: Lab) -> None:
+    lab.target = target = Recording(SlowsDownOnce(lab.dst))
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    # Only the throttled one was tried again, none was cancelled with it, nothing began anew.
+    assert sorted(numbers(target)) == sorted([3, *range(1, COUNT + 1)])
+    assert [event.reason for event in lab.of(Retried)] == ["throttled"]
+    assert len(target.of("list_parts")) == 0
+    assert lab.differences() == []
