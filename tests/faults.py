@@ -51,6 +51,21 @@ class Faulty:
         return body
 
 
+class Raising(Faulty):
+    """The calls that *chosen* names raise *error* instead of being done."""
+
+    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
+        super().__init__(inner)
+        self.error = error
+        self.chosen = chosen
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if self.chosen(call):
+            await asyncio.sleep(0)
+            raise self.error
+        return await go()
+
+
 class FaultyBody:
     """A body whose chunks pass through *around_read*."""
 

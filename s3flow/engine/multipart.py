@@ -97,10 +97,8 @@ class _Upload:
                 route.gate.throttled(error.endpoint)
                 delay = patience(error, tries, route.backoff)
                 route.emit(Retried(self.transfer, error.reason, str(error), delay))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await route.stop.wait()
-                        raise Stopped(object_name(self.transfer)) from error
+                if await route.stopped_within(delay):
+                    raise Stopped(object_name(self.transfer)) from error
             else:
                 return
 

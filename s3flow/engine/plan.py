@@ -13,7 +13,6 @@ from s3flow.model import MIB, Filters, Flow, Limits, Listed, Method, Span, Trans
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MULTIPART = re.compile(r"[0-9a-f]{32}-([1-9][0-9]{0,4})")
-DAY = 86_400.0
 
 
 # --- names -----------------------------------------------------------------------------------

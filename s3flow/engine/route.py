@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from s3flow.engine import plan
@@ -61,6 +61,13 @@ class Route:
     def room(self, size: int) -> AbstractAsyncContextManager[None]:
         """Give the place that a body of *size* bytes takes while it is in flight."""
         return self.slots if size > SMALL_BODY else nullcontext()
+
+    async def stopped_within(self, seconds: float) -> bool:
+        """Wait, but not when the daemon stops; say whether it does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+        return self.stop.is_set()
 
     async def turn(self) -> None:
         """Wait until a GET and the PUT that it feeds may be sent; hold nothing meanwhile."""

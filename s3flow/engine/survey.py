@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import fnmatch
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -154,10 +152,8 @@ class Survey:
         """Wait because of *error*, but not when the daemon stops: then raise `Stopped`."""
         message = f"the scan waits {seconds:.1f} s and tries again ({error.reason}): {error}"
         self.route.emit(Warned(self.flow.name, message))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.route.stop.wait()
-                raise Stopped(f"the listing of {self.flow.source} waits for the next start")
+        if await self.route.stopped_within(seconds):
+            raise Stopped(f"the listing of {self.flow.source} waits for the next start")
 
     async def changes(
         self, known: Known, bucket: str, page: Page, keys: Range, *, adopting: bool

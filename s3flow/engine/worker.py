@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ class Worker:
             finally:
                 self.blockade.leave(error, scout=scout)
             if delay:
-                await self._pause(delay)
+                await self.route.stopped_within(delay)
             if self.route.stop.is_set():
                 return Entry(self._pending(transfer))
             transfer = self.route.begun.get(transfer.id, transfer)
@@ -109,13 +108,6 @@ class Worker:
     def _tell_retry(self, transfer: Transfer, error: Exception, delay: float) -> None:
         reason = getattr(error, "reason", retry.UNEXPECTED)
         self.route.emit(Retried(transfer, reason, str(error), delay))
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.route.stop.wait()
-        except TimeoutError:
-            return
 
     async def _move(self, transfer: Transfer) -> Entry:
         bucket, key = self.route.destination(transfer)

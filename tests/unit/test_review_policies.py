@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from s3flow.errors import ConnectionLost
 from s3flow.model import Outcome, Overwrite
 from s3flow.state import open_sqlite
-from tests.faults import Call, Faulty, Throttling
+from tests.faults import Raising, Throttling
 from tests.unit.lab import Lab, store
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
-
-
-class Raising(Faulty):
-    """The calls that *chosen* names raise *error* instead of being done."""
-
-    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
-        super().__init__(inner)
-        self.error = error
-        self.chosen = chosen
-
-    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-        if self.chosen(call):
-            await asyncio.sleep(0)
-            raise self.error
-        return await go()
 
 
 async def test_what_was_kept_is_replaced_once_the_policy_says_so(lab: Lab) -> None:

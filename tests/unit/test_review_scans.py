@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,28 +10,13 @@ from s3flow.engine import flow as flow_module
 from s3flow.errors import AccessDenied
 from s3flow.events import BucketFailed, Recorded, ScanFinished, Warned
 from s3flow.model import Outcome, Place
-from tests.faults import Call, Faulty, Recording, Throttling
+from tests.faults import Call, Raising, Recording, Throttling
 from tests.unit.lab import Lab
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
-
-
-class Raising(Faulty):
-    """The calls that *chosen* names raise *error* instead of being done."""
-
-    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
-        super().__init__(inner)
-        self.error = error
-        self.chosen = chosen
-
-    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-        if self.chosen(call):
-            await asyncio.sleep(0)
-            raise self.error
-        return await go()
 
 
 def denied(call: Call) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,28 +16,13 @@ from s3flow.engine import worker as worker_module
 from s3flow.errors import ConnectionLost, StateError
 from s3flow.events import Retried, Warned
 from s3flow.model import Outcome
-from tests.faults import Call, Faulty, Throttling
+from tests.faults import Call, Faulty, Raising, Throttling
 from tests.unit.lab import PARTS, QUICK, Lab
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
-
-
-class Raising(Faulty):
-    """The calls that *chosen* names raise *error* instead of being done."""
-
-    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
-        super().__init__(inner)
-        self.error = error
-        self.chosen = chosen
-
-    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-        if self.chosen(call):
-            await asyncio.sleep(0)
-            raise self.error
-        return await go()
 
 
 # --- a state that cannot be written ----------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,13 @@ import pytest
 from s3flow.errors import ConnectionLost, Corrupted
 from s3flow.events import Retried
 from s3flow.model import Outcome
-from tests.faults import Call, Faulty, Recording
+from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import PARTS, Lab
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
-
-
-class Raising(Faulty):
-    """The calls that *chosen* names raise *error* instead of being done."""
-
-    def __init__(self, inner: Any, error: Exception, chosen: Callable[[Call], bool]) -> None:
-        super().__init__(inner)
-        self.error = error
-        self.chosen = chosen
-
-    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-        if self.chosen(call):
-            await asyncio.sleep(0)
-            raise self.error
-        return await go()
 
 
 async def test_an_upload_that_could_not_be_aborted_is_aborted_later(lab: Lab) -> None:
