@@ -7,15 +7,18 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from s3flow.stores.local.paths import ROOT_MARK
 from tests.bench.objects import MIB, Described
 
 
 def files(folder: Path, objects: Sequence[Described]) -> None:
-    """Raise `AssertionError` unless *folder* has exactly these files in their sizes."""
+    """Raise `AssertionError` unless *folder* has exactly these files in their sizes, besides s3flow's mark."""
     wanted = {found.key: found.size for found in objects}
     held = {}
     for parent, _, names in os.walk(folder):
         for name in names:
+            if name == os.fsdecode(ROOT_MARK):
+                continue
             path = Path(parent, name)
             held[str(path.relative_to(folder))] = path.stat().st_size
     missing = len(wanted.keys() - held.keys())
