@@ -12,7 +12,7 @@ from tests.bench.objects import MIB, Described
 
 
 def files(folder: Path, objects: Sequence[Described]) -> None:
-    """Raise `AssertionError` unless *folder* has exactly these files in their sizes, besides s3flow's mark."""
+    """Raise `AssertionError` unless *folder* has exactly these files; s3flow also leaves its mark."""
     wanted = {found.key: found.size for found in objects}
     held = {}
     for parent, _, names in os.walk(folder):
