@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
-from s3flow.engine.flow import RunningFlow
-from s3flow.engine.recorder import Recorder
-from s3flow.engine.retry import UNEXPECTED, Again, GiveUp, decide
+from s3flow.engine.flow import Crew, OwnHands, RunningFlow
+from s3flow.engine.recorder import Recorder, unsettled_change
 from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring
-from s3flow.errors import Blocked, S3flowError, StateError
+from s3flow.errors import StateError
 from s3flow.events import Emit, Event, Recorded, Warned
 from s3flow.model import Change, Sample, State
 from s3flow.ports import Crc64, StateStore
@@ -37,6 +36,7 @@ class Daemon:
     tell: Emit
     stop: asyncio.Event
     abandon: asyncio.Event = field(default_factory=asyncio.Event)  # a second signal: no draining
+    crew: Crew = field(default_factory=OwnHands)
     flows: dict[str, RunningFlow] = field(default_factory=dict)
 
     async def run(self, *, once: bool) -> None:
@@ -82,6 +82,7 @@ class Daemon:
             recorder=recorder,
             blockade=Blockade(name, self.pace.block_retry, self._emit, self.stop),
             backoff=self.pace.backoff,
+            crew=self.crew,
             workers=self.pace.concurrency_of(route.flow),
             done=samples[-1] if samples else Sample(time.time(), 0, 0),
         )
@@ -159,20 +160,8 @@ class Daemon:
             self.flows[name].feed.wake()
 
     def _unsettled(self, change: Change, error: Exception) -> Change:
-        """Say what is recorded of a copy that could not be made durable: it is sent again, if ever."""
-        transfer, most = change.transfer, self.flows[change.transfer.flow].route.flow.max_attempts
-        backoff = self.pace.backoff
-        # A block is no fault of the object: its next try meets the block itself.
-        if isinstance(error, Blocked):
-            verdict: Again | GiveUp = Again(transfer.attempts, self.pace.block_retry)
-        else:
-            verdict = decide(error, transfer.attempts, most, backoff)
-        state = State.DISCOVERED if isinstance(verdict, Again) else State.FAILED
-        settled = Change(transfer, state, message=str(error), attempts=verdict.attempts)
-        settled.reason = error.reason if isinstance(error, S3flowError) else UNEXPECTED
-        if isinstance(verdict, Again):
-            settled.retry_at = int((time.time() + verdict.delay) * 1000)
-        return settled
+        flow = self.flows[change.transfer.flow].route.flow
+        return unsettled_change(change, error, flow, self.pace.block_retry, self.pace.backoff)
 
     async def _sample(self) -> None:
         while True:

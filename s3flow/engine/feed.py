@@ -6,13 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from s3flow.model import Transfer
 from s3flow.ports import StateStore
 
 CLAIM = 500
 LONGEST_WAIT = 30.0  # seconds; a wait ends by an event, this only heals a missed one
+
+
+class Supply(Protocol):
+    """Where a worker gets its transfers from."""
+
+    async def take(self) -> Transfer | None: ...
+
+    def done(self) -> None: ...
 
 
 class Feed:
@@ -93,6 +102,12 @@ class Feed:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wake.wait()
+
+    async def returned(self, transfers: Sequence[Transfer]) -> None:
+        """Release transfers that were taken, because who had them is gone."""
+        await self._state.release(transfers)
+        self.in_flight -= len(transfers)
+        self._wake.set()
 
     async def give_back(self) -> None:
         """Release what was claimed and not taken."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
@@ -22,6 +24,23 @@ from s3flow.model import Sample
 SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
 
 
+class Crew(Protocol):
+    """Who moves the transfers of flows."""
+
+    def hands(self, flow: RunningFlow) -> Iterator[Coroutine[Any, Any, None]]:
+        """Give what works off the flow; each ends when its feed has nothing left, or at a stop."""
+        ...
+
+
+class OwnHands:
+    """Moves them in this process."""
+
+    def hands(self, flow: RunningFlow) -> Iterator[Coroutine[Any, Any, None]]:
+        """Give as many workers as the flow's transfers at a time."""
+        for _ in range(flow.workers):
+            yield Worker(flow.route, flow.feed, flow.recorder, flow.blockade, flow.backoff).run()
+
+
 @dataclass(slots=True)
 class RunningFlow:
     """A flow with everything it needs. *done* is its last sample, *scan_failed* its last scan's end."""
@@ -32,6 +51,7 @@ class RunningFlow:
     recorder: Recorder
     blockade: Blockade
     backoff: Backoff
+    crew: Crew
     workers: int
     done: Sample
     scan_failed: bool = False
@@ -44,9 +64,8 @@ class RunningFlow:
         self.feed.idle = self._idle
         async with asyncio.TaskGroup() as group:
             group.create_task(self._scans(once=once))
-            for _ in range(self.workers):
-                worker = Worker(self.route, self.feed, self.recorder, self.blockade, self.backoff)
-                group.create_task(worker.run())
+            for work in self.crew.hands(self):
+                group.create_task(work)
 
     async def scan(self) -> None:
         """Walk the source to its end, or note that it could not be done."""

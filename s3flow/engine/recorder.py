@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
-from s3flow.errors import StateError
+from s3flow.engine.retry import UNEXPECTED, Again, Backoff, GiveUp, decide
+from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import Emit, Recorded, Warned
-from s3flow.model import Change, Stored
-from s3flow.ports import StateStore, Target
+from s3flow.model import Change, Flow, State, Stored
+from s3flow.ports import Target
 
 LINGER = 0.05  # seconds that a batch gathers; a crash repeats at most this much work
 BATCH = 1_000
@@ -26,6 +28,18 @@ class Entry(NamedTuple):
     stored: Stored | None = None
 
 
+class Ledger(Protocol):
+    """Where settled changes are written: the state, or the way to who has it."""
+
+    async def save(self, changes: Sequence[Change]) -> None: ...
+
+
+class Records(Protocol):
+    """Who takes the outcomes of a worker's transfers."""
+
+    async def record(self, entry: Entry) -> None: ...
+
+
 class Recorder:
     """Owns the order of truth: first the target is durable, then the state says so.
 
@@ -34,7 +48,7 @@ class Recorder:
 
     def __init__(
         self,
-        state: StateStore,
+        state: Ledger,
         emit: Emit,
         unsettled: Callable[[Change, Exception], Change],
     ) -> None:
@@ -132,3 +146,21 @@ class Recorder:
             else entry.change
             for entry in batch
         ]
+
+
+def unsettled_change(
+    change: Change, error: Exception, flow: Flow, block_retry: float, backoff: Backoff
+) -> Change:
+    """Say what is recorded of a copy that could not be made durable: it is sent again, if ever."""
+    transfer = change.transfer
+    # A block is no fault of the object: its next try meets the block itself.
+    if isinstance(error, Blocked):
+        verdict: Again | GiveUp = Again(transfer.attempts, block_retry)
+    else:
+        verdict = decide(error, transfer.attempts, flow.max_attempts, backoff)
+    state = State.DISCOVERED if isinstance(verdict, Again) else State.FAILED
+    settled = Change(transfer, state, message=str(error), attempts=verdict.attempts)
+    settled.reason = error.reason if isinstance(error, S3flowError) else UNEXPECTED
+    if isinstance(verdict, Again):
+        settled.retry_at = int((time.time() + verdict.delay) * 1000)
+    return settled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route
@@ -14,6 +15,21 @@ from s3flow.model import Flow, Transfer
 from s3flow.ports import Crc64, Source, Target
 
 Remember = Callable[[Transfer, str, int], Awaitable[Transfer]]
+
+
+class Share(NamedTuple):
+    """What one of several processes gets of the limits, so that their sum holds.
+
+    *requests* is its part of the rate of requests: the process that lists needs some as well.
+    """
+
+    number: int = 0
+    of: int = 1
+    requests: float = 1.0
+
+    def places(self, total: int) -> int:
+        """Give this process's part of *total* places: whole ones, the first have one more."""
+        return total // self.of + (self.number < total % self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +43,11 @@ class Pace:
     drain_timeout: float = 20.0  # seconds; below Kubernetes' default grace period of 30
     block_retry: float = 10.0  # seconds between looks at what blocks a flow
     backoff: Backoff = field(default_factory=Backoff)
+    share: Share = Share()
 
     def concurrency_of(self, flow: Flow) -> int:
-        """Give the number of a flow's transfers at a time."""
-        return min(flow.concurrency or self.concurrency, self.concurrency)
+        """Give the number of a flow's transfers at a time, in this process."""
+        return self.share.places(min(flow.concurrency or self.concurrency, self.concurrency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +73,14 @@ class RouteMaker:
         self._crc64 = crc64
         self._emit = emit
         self._stop = stop
-        self._slots = asyncio.Semaphore(pace.bodies)
-        self._bytes = _buckets(pace.max_bytes_per_s)
-        self._requests = _buckets(pace.max_requests_per_s)
+        share = pace.share
+        self._slots = asyncio.Semaphore(share.places(pace.bodies))
+        self._bytes = _buckets(pace.max_bytes_per_s / share.of)
+        self._requests = _buckets(pace.max_requests_per_s * share.requests)
 
     def route(self, wiring: Wiring, remember: Remember = remember_nothing) -> Route:
         """Make the route of a flow."""
-        flow = wiring.flow
+        flow, share = wiring.flow, self._pace.share
         return Route(
             flow=flow,
             source=wiring.source,
@@ -70,8 +88,9 @@ class RouteMaker:
             reader=wiring.reader,
             gate=Gate(flow.name, self._pace.concurrency_of(flow), self._emit),
             slots=self._slots,
-            bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s),
-            request_buckets=self._requests + _buckets(flow.max_requests_per_s),
+            bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s / share.of),
+            request_buckets=self._requests
+            + _buckets(flow.max_requests_per_s * share.requests),
             crc64=self._crc64,
             emit=self._emit,
             stop=self._stop,
@@ -80,5 +99,5 @@ class RouteMaker:
         )
 
 
-def _buckets(rate: int) -> tuple[TokenBucket, ...]:
+def _buckets(rate: float) -> tuple[TokenBucket, ...]:
     return (TokenBucket(rate),) if rate else ()

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 from s3flow.engine import retry
-from s3flow.engine.feed import Feed
+from s3flow.engine.feed import Supply
 from s3flow.engine.multipart import abort
-from s3flow.engine.recorder import STATE_RETRY, Entry, Recorder
+from s3flow.engine.recorder import STATE_RETRY, Entry, Records
 from s3flow.engine.retry import Again, Backoff
 from s3flow.engine.route import Copied, Route, Stopped
 from s3flow.engine.throttle import Blockade
@@ -40,8 +40,8 @@ class Worker:
     """Takes transfers until the feed has none."""
 
     route: Route
-    feed: Feed
-    recorder: Recorder
+    feed: Supply
+    recorder: Records
     blockade: Blockade
     backoff: Backoff
 
