@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import resource
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeVar
-
-import uvloop
+from typing import Any
 
 from s3flow import upkeep
 from s3flow.config import DaemonSettings, LocalEndpoint, S3Endpoint, Settings
@@ -26,8 +21,9 @@ from s3flow.errors import ConfigError
 from s3flow.events import Emit, fan_out
 from s3flow.model import Flow
 from s3flow.observe import logs, systemd
-from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
-from s3flow.ports import StateStore
+from s3flow.observe.board import Board
+from s3flow.observe.progress import FlowSnapshot
+from s3flow.process import Ending, allow_open_files, spare_the_collector
 from s3flow.state import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.local import LocalStore
@@ -36,38 +32,7 @@ from s3flow.stores.s3 import S3Settings, S3Store
 # Bytes that one body in flight takes at most, measured: 256 KiB to receive into, and what TLS keeps
 # on both sides. Bodies up to 64 KiB take next to nothing and are not counted.
 BODY_MEMORY = 1024 * 1024
-REFRESH = 1.0  # seconds between reads of the state for displays and metrics
-OPEN_FILES = 65_536
-Result = TypeVar("Result")
 Store = S3Store | LocalStore
-
-
-class Ending(IntEnum):
-    """Exit codes."""
-
-    DONE = 0
-    SOME_FAILED = 1
-    USAGE = 2
-    LOCKED = 3  # another process has the state
-    INTERRUPTED = 75  # EX_TEMPFAIL: run again
-
-
-def run_async(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run *main* on uvloop."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
-
-
-def allow_open_files() -> None:
-    """Take as many open files as the system grants without being asked twice.
-
-    Files that wait to be made durable hold their directories open, thousands on a slow disk; a
-    login shell's limit is 1,024.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -121,18 +86,6 @@ def _wiring(flow: Flow, stores: dict[str, Store]) -> Wiring:
     return Wiring(flow, source, target, reader=target if isinstance(target, S3Store) else None)
 
 
-def chosen_flows(settings: Settings, names: Sequence[str]) -> list[Flow]:
-    """Give the configured flows, or those of *names*. Raises `ConfigError` for an unknown one."""
-    flows = {flow.name: flow for flow in settings.flow_specs()}
-    for name in names:
-        if name not in flows:
-            known = ", ".join(flows) or "none"
-            raise ConfigError(f"no flow is named {name!r}; the configuration has: {known}")
-    if not flows:
-        raise ConfigError("the configuration has no [[flows]]: nothing to do")
-    return [flow for name, flow in flows.items() if not names or name in names]
-
-
 def pace(settings: DaemonSettings) -> Pace:
     """Turn the daemon's limits into the engine's."""
     return Pace(
@@ -144,55 +97,7 @@ def pace(settings: DaemonSettings) -> Pace:
     )
 
 
-def _spare_the_collector() -> None:
-    """Let cycles be looked for seldom, and not among the imports: 7 % of the CPU of small objects.
-
-    What a transfer makes is freed by its reference counts; cycles come from errors alone.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-
-
 # --- what is shown ---------------------------------------------------------------------------
-
-
-async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowSnapshot]:
-    """Read from the state where the flows stand."""
-    return [
-        snapshot(
-            flow,
-            await state.totals(flow.name),
-            await state.samples(flow.name),
-            await state.dropped(flow.name),
-            await state.last_scan(flow.name),
-            time.time(),
-        )
-        for flow in flows
-    ]
-
-
-@dataclass(slots=True)
-class Board:
-    """The last snapshots, refreshed while the daemon runs; reading them costs no I/O."""
-
-    state: StateStore
-    flows: Sequence[Flow]
-    last: list[FlowSnapshot] = field(default_factory=list)
-
-    async def refresh(self) -> None:
-        """Read the state once."""
-        self.last = await read_snapshots(self.state, self.flows)
-
-    async def run(self) -> None:
-        """Refresh until cancelled."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(REFRESH)
-
-    async def status(self) -> dict[str, Any]:
-        """Give the JSON of /api/status, fresh."""
-        await self.refresh()
-        return as_json(self.last)
 
 
 @contextlib.contextmanager
@@ -240,7 +145,7 @@ class Work:
     async def run(self) -> tuple[Ending, list[FlowSnapshot]]:
         """Run, and say how it ended and where the flows stand."""
         allow_open_files()
-        _spare_the_collector()
+        spare_the_collector()
         async with AsyncExitStack() as stack:
             state = await open_sqlite(self.settings.daemon.state_path)
             stack.push_async_callback(state.close)

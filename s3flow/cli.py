@@ -56,7 +56,7 @@ def _main(
 
 def _fail(error: BaseException) -> NoReturn:
     """Say what is wrong and exit; a defect keeps its traceback."""
-    from s3flow.app import Ending
+    from s3flow.process import Ending
 
     running = isinstance(error, BaseExceptionGroup)  # the daemon's tasks: it had begun
     while isinstance(error, BaseExceptionGroup):
@@ -73,13 +73,12 @@ def _fail(error: BaseException) -> NoReturn:
 
 
 def _load(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
-    from s3flow.app import chosen_flows
     from s3flow.config import load
     from s3flow.observe import logs
 
     try:
         settings = load(config)
-        flows = chosen_flows(settings, names or [])
+        flows = settings.chosen_flows(names or [])
     except S3flowError as error:
         _fail(error)
     daemon = settings.daemon
@@ -90,7 +89,7 @@ def _load(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
 
 
 def _run(main: Coroutine[Any, Any, Result]) -> Result:
-    from s3flow.app import run_async
+    from s3flow.process import run_async
 
     try:
         return run_async(main)
@@ -139,7 +138,7 @@ def scan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
 def plan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
     """Show what would be transferred, by which method, and what not and why. Only reads."""
     from s3flow.observe.plans import plan_table
-    from s3flow.operations import plan_flows
+    from s3flow.rehearsal import plan_flows
 
     settings, flows = _load(config, flow)
     _print(plan_table(_run(plan_flows(settings, flows))))
@@ -230,8 +229,8 @@ def forget(
 @app.command()
 def doctor(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
     """Check the configuration, and each endpoint, bucket and permission with real requests."""
-    from s3flow.app import Ending
-    from s3flow.operations import examine_flows
+    from s3flow.process import Ending
+    from s3flow.rehearsal import examine_flows
 
     settings, flows = _load(config, flow)
     typer.echo(f"ok    configuration: {config} has {len(flows)} flows to check")

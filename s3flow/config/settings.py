@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from s3flow.config.units import (
     Size,
     Whole,
 )
+from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow, Mode, Overwrite, TagPolicy
 
 STATE_SCHEME = "sqlite:///"
@@ -197,6 +199,7 @@ class FlowSettings(_Table):
     multipart_threshold: Annotated[Size, Field(ge=1)] = 256 * MIB
     part_size: Annotated[Size, Field(ge=MIB, le=5 * GIB)] = 32 * MIB
     lanes: Annotated[Whole, Field(ge=1, le=1_000)] = 8
+    list_concurrency: Annotated[Whole, Field(ge=1, le=1_000)] = 8
     max_attempts: Annotated[Whole, Field(ge=1, le=1_000)] = 8
     concurrency: Annotated[Whole, Field(ge=0, le=10_000)] = 0
     max_bytes_per_s: Size = 0
@@ -274,6 +277,7 @@ class Settings(BaseSettings):
             multipart_threshold=flow.multipart_threshold,
             part_size=flow.part_size,
             lanes=flow.lanes,
+            list_concurrency=flow.list_concurrency,
             max_attempts=flow.max_attempts,
             concurrency=flow.concurrency,
             max_bytes_per_s=flow.max_bytes_per_s,
@@ -283,3 +287,14 @@ class Settings(BaseSettings):
     def flow_specs(self) -> list[Flow]:
         """Give the flows as the engine knows them, in the order of the file."""
         return [self.flow_spec(flow) for flow in self.flows]
+
+    def chosen_flows(self, names: Sequence[str]) -> list[Flow]:
+        """Give all flows, or those of *names*. Raises `ConfigError` for an unknown one."""
+        flows = {flow.name: flow for flow in self.flow_specs()}
+        for name in names:
+            if name not in flows:
+                known = ", ".join(flows) or "none"
+                raise ConfigError(f"no flow is named {name!r}; the configuration has: {known}")
+        if not flows:
+            raise ConfigError("the configuration has no [[flows]]: nothing to do")
+        return [flow for name, flow in flows.items() if not names or name in names]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from s3flow.app import Ending
 from s3flow.cli import app
 from s3flow.config import load
+from s3flow.process import Ending
 from tests.e2e.conftest import Stage
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from s3flow.app import allow_open_files
 from s3flow.engine import plan
 from s3flow.errors import PathConflict
 from s3flow.model import GIB, MIB, Attributes, ObjectInfo
+from s3flow.process import allow_open_files
 from s3flow.stores.local import LocalStore, files
 from s3flow.stores.memory_object import MemoryBody
 

@@ -13,7 +13,6 @@ import typer
 from structlog.testing import capture_logs
 
 from s3flow import app, cli, upkeep
-from s3flow.app import Ending
 from s3flow.config import load
 from s3flow.engine.daemon import Daemon
 from s3flow.errors import (
@@ -28,6 +27,7 @@ from s3flow.events import BucketFailed, ThrottleChanged, Warned
 from s3flow.observe.logs import LogEvents
 from s3flow.observe.metrics import Metrics
 from s3flow.operations import forget_flow
+from s3flow.process import Ending
 from tests.faults import Call, Faulty
 from tests.unit.lab import Lab
 
