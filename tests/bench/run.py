@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import platform
 import random
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from tests.bench import check, measure, report
 from tests.bench.cases import CASES, CannotError, Case, Command, Kind, Scene
+from tests.bench.folders import fresh_folder
 from tests.bench.objects import describe, prepare
 from tests.bench.ours import Floor, S3flow
 from tests.bench.peers import PEERS, Contender
@@ -33,8 +33,6 @@ RESULTS = Path(__file__).parent / "results"
 ROUNDS, QUICK_ROUNDS = 5, 2
 DOES_NOT_COUNT = "does not count"
 ONLY_NGINX = frozenset({Kind.SCAN, Kind.RESCAN, Kind.RESTART})  # made listings, a look inside
-# FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h, on 64-bit machines
-_GET_FLAGS, _SET_FLAGS, _TOP_OF_TREE = 0x80086601, 0x40086602, 0x00020000
 console = Console()
 
 
@@ -169,39 +167,6 @@ class Bench:
         contender.check(first)
 
 
-def fresh_folder(folder: Path) -> Path:
-    """Make a folder for the files of a run, and empty those of earlier runs, without removing them.
-
-    ext4 does not give an inode to a new file for up to five minutes after another file had it, and
-    looks at each of those that are waiting for every file that it makes: 20,000 files removed
-    before a run made each of its files cost 400 us instead of 20 (kernel 6.18, recently_deleted in
-    fs/ext4/ialloc.c), which is nothing that a contender did.
-    """
-    earlier = sorted(folder.glob("disk-*"))
-    for path in earlier[-1].rglob("*") if earlier else ():
-        if path.is_file():
-            os.truncate(path, 0)
-    disk = folder / f"disk-{len(earlier) + 1}"
-    disk.mkdir()
-    return disk
-
-
-def spread(folder: Path) -> None:
-    """Let the file system place each subfolder in a region of its own, where it can (`chattr +T`).
-
-    There nobody has just removed files: see `fresh_folder`.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not every file system has such flags
-            flags = bytearray(8)
-            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
-            number = int.from_bytes(flags[:4], sys.byteorder) | _TOP_OF_TREE
-            fcntl.ioctl(descriptor, _SET_FLAGS, number.to_bytes(8, sys.byteorder))
-    finally:
-        os.close(descriptor)
-
-
 def about(options: argparse.Namespace) -> dict[str, str]:
     """Say where and when this was measured."""
     versions = {f"version of {c.name}": c.version() for c in contenders(options.only)}
@@ -256,7 +221,6 @@ def main(words: Sequence[str]) -> int:
         _server(options, data, names) as server,
         contextlib.suppress(KeyboardInterrupt),  # what is measured by then is still reported
     ):
-        spread(Path(scratch))
         bench = Bench(server, data, Path(scratch), options)
         for case in cases:
             for tls in (False, True):
