@@ -120,6 +120,18 @@ class Page(NamedTuple):
     last: bool
 
 
+class KeyRange(NamedTuple):
+    """A range of a bucket's keys that is listed by itself: start < key <= end (None: to the end).
+
+    Its *start* names it. It is merged up to *cursor*.
+    """
+
+    start: bytes
+    cursor: bytes
+    end: bytes | None
+    done: bool
+
+
 class Bucket(NamedTuple):
     """A bucket as the account lists it."""
 
@@ -275,7 +287,9 @@ class Discovered:
 class PageChanges:
     """What one merged page does to the state, in one transaction with its cursor.
 
-    *cursor* is the last key that was merged; *done* says that the bucket's listing ended.
+    *cursor* is the last key that was merged of the range that begins at *start*; *done* says that
+    the listing of this range ended. With *cut*, a key behind the cursor, the range ends there from
+    now on, and what follows is a range by itself.
     """
 
     bucket: str
@@ -286,6 +300,8 @@ class PageChanges:
     new: list[Discovered] = field(default_factory=list)
     changed: list[tuple[int, Discovered]] = field(default_factory=list)  # by row id
     vanished: list[int] = field(default_factory=list)  # ids of rows that were pending or failed
+    start: bytes = b""
+    cut: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +353,7 @@ class Flow:
     multipart_threshold: int = 256 * MIB
     part_size: int = 32 * MIB
     lanes: int = 8  # parts of one object in flight
+    list_concurrency: int = 8  # ranges of one bucket's keys that are listed at a time
     max_attempts: int = 8
     concurrency: int = 0
     max_bytes_per_s: int = 0

@@ -14,6 +14,7 @@ from s3flow.model import (
     Bucket,
     Change,
     Flow,
+    KeyRange,
     Limits,
     Listed,
     ObjectInfo,
@@ -206,8 +207,11 @@ class StateStore(Protocol):
         """Continue the unfinished scan (True) or begin one (False)."""
         ...
 
-    async def cursor(self, scan: Scan, bucket: str) -> tuple[bytes, bool]:
-        """Give the last merged key of the bucket in this scan, and whether its listing ended."""
+    async def ranges(self, scan: Scan, bucket: str) -> list[KeyRange]:
+        """Give the ranges that the bucket's keys are listed in, in byte order and without gaps.
+
+        None before the first page: the whole bucket is one range then.
+        """
         ...
 
     async def rows(
@@ -221,7 +225,7 @@ class StateStore(Protocol):
         ...
 
     async def apply_page(self, scan: Scan, changes: PageChanges) -> None:
-        """Record a merged page and its cursor in one transaction."""
+        """Record a merged page, its cursor and the cut of its range in one transaction."""
         ...
 
     async def list_again(self, flow: str) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from s3flow.engine.listing import Stretch, Walk
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import Blocked, S3flowError
 from s3flow.events import BucketFailed, PageMerged, ScanFinished, ScanStarted
-from s3flow.model import Page, Scan
+from s3flow.model import Page, PageChanges, Scan
 from s3flow.ports import StateStore
 
 
@@ -56,35 +55,25 @@ class Discovery:
         return True
 
     async def _bucket(self, scan: Scan, bucket: str) -> int:
-        """Merge the bucket's pages; the next one is fetched while one is merged."""
-        after, done = await self.state.cursor(scan, bucket)
-        listed = 0
-        following = None if done else asyncio.create_task(self.survey.page(bucket, after))
-        try:
-            while following is not None and not self.route.stop.is_set():
-                page = await following
-                upto = None if page.last else page.entries[-1].key
-                following = (
-                    None if upto is None else asyncio.create_task(self.survey.page(bucket, upto))
-                )
-                await self._merge(scan, bucket, page, after, upto)
-                listed += len(page.entries)
-                after = upto or after
-        finally:
-            if following is not None:
-                following.cancel()
-                with contextlib.suppress(asyncio.CancelledError, S3flowError):
-                    await following
-        return listed
+        """List what is left of the bucket, range by range, and merge its pages."""
 
-    async def _merge(
-        self, scan: Scan, bucket: str, page: Page, after: bytes, upto: bytes | None
-    ) -> None:
-        keys = Range(after, upto)
-        steps = self.survey.changes(self.state, bucket, page, keys, adopting=scan.adopting)
-        async for changes, adopted in steps:
-            await self.state.apply_page(scan, changes)
-            new, changed = len(changes.new), len(changes.changed)
-            self.route.emit(PageMerged(self._flow, bucket, changes.listed, new, changed, adopted))
-            if new or changed:
-                self.found()
+        async def merge(it: Stretch, page: Page, keys: Range, cut: bytes | None) -> None:
+            known, adopting = self.state, scan.adopting
+            steps = self.survey.changes(known, bucket, page, keys, adopting=adopting)
+            async for changes, adopted in steps:
+                changes.start = it.start
+                # A page's last step alone has its range's cursor where the cut was chosen.
+                changes.cut = cut if changes.cursor >= it.cursor else None
+                await self._record(scan, changes, adopted)
+
+        walk = Walk(self.survey, bucket, merge)
+        await walk.run(await self.state.ranges(scan, bucket))
+        return walk.listed
+
+    async def _record(self, scan: Scan, changes: PageChanges, adopted: int) -> None:
+        await self.state.apply_page(scan, changes)
+        new, changed = len(changes.new), len(changes.changed)
+        merged = PageMerged(self._flow, changes.bucket, changes.listed, new, changed, adopted)
+        self.route.emit(merged)
+        if new or changed:
+            self.found()

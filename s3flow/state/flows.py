@@ -78,7 +78,7 @@ def list_again(db: sqlite3.Connection, name: str) -> None:
     """Forget which buckets the unfinished scan has listed to their end."""
     row = db.execute(sql.UNFINISHED_SCAN, (find_flow(db, name),)).fetchone()
     if row is not None:
-        db.execute(sql.DROP_DONE_CURSORS, (row[0],))
+        db.execute(sql.DROP_DONE_RANGES, (row[0], row[0]))
 
 
 def finish_scan(db: sqlite3.Connection, scan: Scan, now: float) -> None:
@@ -86,7 +86,7 @@ def finish_scan(db: sqlite3.Connection, scan: Scan, now: float) -> None:
     flow_id = need_flow(db, scan.flow)
     if db.execute(sql.END_SCAN, (now, scan.id)).rowcount:
         db.execute(sql.SET_ADOPTED, (flow_id,))
-        db.execute(sql.DROP_CURSORS, (flow_id,))
+        db.execute(sql.DROP_RANGES, (flow_id,))
         db.execute(sql.PRUNE_SCANS, (flow_id, scan.id - KEPT_SCANS))
         db.execute(sql.DROP_EMPTY_TOTALS, (flow_id,))
         db.execute(sql.SET_META, (_draining(flow_id), str(now)))
@@ -129,7 +129,7 @@ def unname(db: sqlite3.Connection, name: str) -> bool:
         return False
     db.execute(sql.UNNAME_FLOW, (flow_id,))
     db.execute(sql.DROP_META, (_draining(flow_id),))
-    db.execute(sql.DROP_CURSORS, (flow_id,))
+    db.execute(sql.DROP_RANGES, (flow_id,))
     for statement in sql.DROP_OF_FLOW:
         db.execute(statement, (flow_id,))
     return True

@@ -24,16 +24,25 @@ def apply_page(
 
     A page that is recorded already changes nothing.
     """
-    seen = db.execute(sql.CURSOR, (scan.id, merge.bucket_id)).fetchone()
+    row = db.execute(sql.RANGE, (scan.id, merge.bucket_id, page.start)).fetchone()
+    last, end, done = row or (b"", None, False)
     # The caller of an earlier, identical call may have been cancelled after it was committed.
-    if seen is not None and (seen[1] or (page.cursor <= seen[0] and not page.done)):
+    if row is not None and (done or (page.cursor <= last and not page.done)):
         return []
     if not db.execute(sql.COUNT_LISTED, (page.listed, page.listed_bytes, scan.id)).rowcount:
         raise StateError(f"scan {scan.id} of flow {scan.flow!r} is over or was forgotten")
+    if row is None and page.start:
+        raise StateError(f"scan {scan.id} of flow {scan.flow!r} has no range from {page.start!r}")
     changed = [*page.changed, *merge.insert(page.new)]
     merge.supersede(changed)
     merge.vanish(page.vanished)
-    db.execute(sql.SET_CURSOR, (scan.id, merge.bucket_id, page.cursor, page.done))
+    place = (scan.id, merge.bucket_id)
+    if page.cut is not None:
+        if page.done or page.cut <= page.cursor or (end is not None and page.cut >= end):
+            raise StateError(f"a range of keys cannot be cut outside of what is left: {page.cut!r}")
+        db.execute(sql.SET_RANGE, (*place, page.cut, page.cut, end, False))
+        end = page.cut
+    db.execute(sql.SET_RANGE, (*place, page.start, page.cursor, end, page.done))
     merge.deltas.write(db)
     return [row_id for row_id, _ in changed]
 

@@ -49,7 +49,7 @@ UNNAME_FLOW = "UPDATE flows SET name = NULL WHERE id = ?"
 FLOW_NAMES = "SELECT name FROM flows WHERE name IS NOT NULL ORDER BY name"
 UNNAMED_FLOWS = "SELECT id FROM flows WHERE name IS NULL"
 DROP_FLOW = "DELETE FROM flows WHERE id = ?"
-DROP_CURSORS = "DELETE FROM cursors WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)"
+DROP_RANGES = "DELETE FROM ranges WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)"
 DROP_OF_FLOW = (
     "DELETE FROM scans WHERE flow_id = ?",
     "DELETE FROM totals WHERE flow_id = ?",
@@ -76,8 +76,18 @@ COUNT_LISTED = (
 )
 END_SCAN = "UPDATE scans SET finished = ? WHERE id = ? AND finished IS NULL"
 PRUNE_SCANS = "DELETE FROM scans WHERE flow_id = ? AND id < ? AND finished IS NOT NULL"
-CURSOR = "SELECT last_key, done FROM cursors WHERE scan_id = ? AND bucket_id = ?"
-DROP_DONE_CURSORS = "DELETE FROM cursors WHERE scan_id = ? AND done <> 0"
+RANGE = (
+    "SELECT last_key, end_key, done FROM ranges"
+    " WHERE scan_id = ? AND bucket_id = ? AND start_key = ?"
+)
+RANGES = (
+    "SELECT r.start_key, r.last_key, r.end_key, r.done FROM ranges r"
+    " JOIN buckets b ON b.id = r.bucket_id WHERE r.scan_id = ? AND b.name = ? ORDER BY r.start_key"
+)
+DROP_DONE_RANGES = (
+    "DELETE FROM ranges WHERE scan_id = ? AND bucket_id NOT IN"
+    " (SELECT bucket_id FROM ranges WHERE scan_id = ? AND done = 0)"
+)
 DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
 
 # --- objects ---------------------------------------------------------------------------------
@@ -163,10 +173,11 @@ SET_META = (
     "INSERT INTO meta (name, value) VALUES (?, ?)"
     " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-SET_CURSOR = (
-    "INSERT INTO cursors (scan_id, bucket_id, last_key, done) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (scan_id, bucket_id)"
-    " DO UPDATE SET last_key = max(last_key, excluded.last_key), done = excluded.done"
+SET_RANGE = (
+    "INSERT INTO ranges (scan_id, bucket_id, start_key, last_key, end_key, done)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (scan_id, bucket_id, start_key) DO UPDATE SET"
+    " last_key = max(last_key, excluded.last_key), end_key = excluded.end_key, done = excluded.done"
 )
 ADD_TOTAL = (
     "INSERT INTO totals (flow_id, bucket_id, state, reason, method, proof, objects, bytes)"

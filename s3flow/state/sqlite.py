@@ -14,6 +14,7 @@ from s3flow.errors import StateEmpty, StateError
 from s3flow.model import (
     Change,
     Flow,
+    KeyRange,
     PageChanges,
     Row,
     Sample,
@@ -111,13 +112,12 @@ class SqliteState:
         """Continue the unfinished scan (True) or begin one (False)."""
         return await self._database.write(lambda db: flows.begin_scan(db, flow, self._clock()))
 
-    async def cursor(self, scan: Scan, bucket: str) -> tuple[bytes, bool]:
-        """Give the last merged key of the bucket in this scan, and whether its listing ended."""
+    async def ranges(self, scan: Scan, bucket: str) -> list[KeyRange]:
+        """Give the ranges that the bucket's keys are listed in, in byte order; none at first."""
 
-        def work(db: sqlite3.Connection) -> tuple[bytes, bool]:
-            name = db.execute(sql.BUCKET_ID, (bucket,)).fetchone()
-            row = name and db.execute(sql.CURSOR, (scan.id, name[0])).fetchone()
-            return (row[0], bool(row[1])) if row else (b"", False)
+        def work(db: sqlite3.Connection) -> list[KeyRange]:
+            found = db.execute(sql.RANGES, (scan.id, bucket))
+            return [KeyRange(start, last, end, bool(done)) for start, last, end, done in found]
 
         return await self._database.read(work)
 
@@ -157,7 +157,7 @@ class SqliteState:
         return await self._database.read(work)
 
     async def apply_page(self, scan: Scan, changes: PageChanges) -> None:
-        """Record a merged page and its cursor in one transaction; repeating it changes nothing."""
+        """Record a merged page, its cursor and its range's cut; repeating it changes nothing."""
 
         def work(db: sqlite3.Connection) -> list[int]:
             flow_id = flows.need_flow(db, scan.flow)
@@ -183,7 +183,7 @@ class SqliteState:
         await self._database.write(lambda db: flows.list_again(db, flow))
 
     async def finish_scan(self, scan: Scan) -> None:
-        """End the scan; its cursors are gone."""
+        """End the scan; its ranges are gone."""
         await self._database.write(lambda db: flows.finish_scan(db, scan, self._clock()))
 
     async def drained(self, flow: str) -> None:

@@ -15,6 +15,7 @@ from s3flow.model import (
     Change,
     Discovered,
     Flow,
+    KeyRange,
     Listed,
     Method,
     Mode,
@@ -132,9 +133,9 @@ async def merge(
     vanished: list[int] | None = None,
     done: bool = False,
 ) -> Scan:
-    """Apply a page to a scan of its own bucket cursor: one scan sees many such pages."""
+    """Apply a page to a bucket's only range: one scan sees many such pages."""
     scan, _ = await state.begin_scan(flow)
-    before, _ = await state.cursor(scan, bucket)
+    before = max((it.cursor for it in await state.ranges(scan, bucket)), default=b"")
     cursor = max([item.entry.key for item in new] + [before + b"\x00"])
     page = PageChanges(bucket, cursor, done, len(new), sum(item.entry.size for item in new))
     page.new, page.changed, page.vanished = list(new), changed or [], vanished or []
@@ -240,16 +241,16 @@ async def test_an_unfinished_scan_is_continued_where_it_was(home: Home, state: S
     scan, resumed = await state.begin_scan("documents")
     assert not resumed
     assert scan.adopting
-    assert await state.cursor(scan, "bucket") == (b"", False)
+    assert await state.ranges(scan, "bucket") == []
     await merge(state, found(b"a"), found(b"b"))
     await merge(state, found(b"z"), bucket="other", done=True)
     again = await home.open()
     same, resumed = await again.begin_scan("documents")
     assert resumed
     assert (same.id, same.adopting, same.started) == (scan.id, True, scan.started)
-    assert await again.cursor(same, "bucket") == (b"b", False)
-    assert await again.cursor(same, "other") == (b"z", True)
-    assert await again.cursor(same, "never") == (b"", False)
+    assert await again.ranges(same, "bucket") == [KeyRange(b"", b"b", None, done=False)]
+    assert await again.ranges(same, "other") == [KeyRange(b"", b"z", None, done=True)]
+    assert await again.ranges(same, "never") == []
 
 
 async def test_the_next_scan_begins_at_the_beginning_and_adopts_nothing(
@@ -268,7 +269,7 @@ async def test_the_next_scan_begins_at_the_beginning_and_adopts_nothing(
     following, resumed = await state.begin_scan("documents")
     assert (following.adopting, resumed) == (False, False)
     assert following.id != scan.id
-    assert await state.cursor(following, "bucket") == (b"", False)
+    assert await state.ranges(following, "bucket") == []
     assert await state.last_scan("documents") == ScanSummary(home.clock.now, True, 1)
 
 
@@ -279,10 +280,72 @@ async def test_a_page_applied_twice_counts_once(state: StateStore) -> None:
     await state.apply_page(scan, page)
     await state.apply_page(scan, PageChanges("bucket", b"", True, 0, 0))
     await state.apply_page(scan, PageChanges("bucket", b"b", True, 0, 0))
-    assert await state.cursor(scan, "bucket") == (b"b", True)
+    assert await state.ranges(scan, "bucket") == [KeyRange(b"", b"b", None, done=True)]
     await state.finish_scan(scan)
     assert (await state.last_scan("documents")).listed == 2
     assert await counts(state) == {(State.DISCOVERED, ""): 2}
+
+
+def piece(
+    start: bytes, cursor: bytes, cut: bytes | None = None, *, done: bool = False
+) -> PageChanges:
+    """Make a page without changes of the range from *start*."""
+    return PageChanges("bucket", cursor, done, 0, 0, start=start, cut=cut)
+
+
+async def test_a_range_is_cut_with_its_page_and_both_are_listed_by_themselves(
+    home: Home, state: StateStore
+) -> None:
+    scan, _ = await state.begin_scan("documents")
+    page = PageChanges("bucket", b"b", False, 1, 10, [found(b"b")], cut=b"m")
+    await state.apply_page(scan, page)
+    await state.apply_page(scan, page)
+    await state.apply_page(scan, piece(b"m", b"p", b"t"))
+    await state.apply_page(scan, piece(b"t", b"t", done=True))
+    await state.apply_page(scan, piece(b"", b"k", done=True))
+    again = await home.open()
+    scan, _ = await again.begin_scan("documents")
+    assert await again.ranges(scan, "bucket") == [
+        KeyRange(b"", b"k", b"m", done=True),
+        KeyRange(b"m", b"p", b"t", done=False),
+        KeyRange(b"t", b"t", None, done=True),
+    ]
+    assert await counts(again) == {(State.DISCOVERED, ""): 1}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        piece(b"", b"c", b"c"),
+        piece(b"", b"c", b"b"),
+        piece(b"", b"c", b"m"),
+        piece(b"", b"c", b"x"),
+        piece(b"", b"c", b"d", done=True),
+        piece(b"a", b"c"),
+    ],
+)
+async def test_ranges_never_overlap_nor_leave_gaps(state: StateStore, bad: PageChanges) -> None:
+    scan, _ = await state.begin_scan("documents")
+    await state.apply_page(scan, piece(b"", b"b", b"m"))
+    before = await state.ranges(scan, "bucket")
+    with pytest.raises(StateError):
+        await state.apply_page(scan, bad)
+    assert await state.ranges(scan, "bucket") == before
+
+
+async def test_only_buckets_of_which_every_range_was_listed_are_listed_again(
+    state: StateStore,
+) -> None:
+    scan, _ = await state.begin_scan("documents")
+    await state.apply_page(scan, piece(b"", b"b", b"m"))
+    await state.apply_page(scan, piece(b"m", b"p", done=True))
+    await state.apply_page(scan, PageChanges("other", b"", True, 0, 0))
+    await state.list_again("documents")
+    assert len(await state.ranges(scan, "bucket")) == 2
+    assert await state.ranges(scan, "other") == []
+    await state.apply_page(scan, piece(b"", b"k", done=True))
+    await state.list_again("documents")
+    assert await state.ranges(scan, "bucket") == []
 
 
 async def test_new_entries_that_are_known_already_become_new_versions(state: StateStore) -> None:
@@ -325,7 +388,7 @@ async def test_a_page_that_cannot_be_applied_leaves_nothing(state: StateStore) -
     with pytest.raises(StateError):
         await state.apply_page(scan, twice)
     assert await state.totals("documents") == []
-    assert await state.cursor(scan, "bucket") == (b"", False)
+    assert await state.ranges(scan, "bucket") == []
     await merge(state, found(b"b"))
     assert await counts(state) == {(State.DISCOVERED, ""): 1}
 

@@ -25,8 +25,8 @@ async def main():
     await state.open_flow(FLOW)
     scan, _ = await state.begin_scan("documents")
     while True:
-        after, _ = await state.cursor(scan, "bucket")
-        start = int(after or b"-1") + 1
+        reached = await state.ranges(scan, "bucket")
+        start = int(reached[0].cursor) + 1 if reached else 0
         new = [Discovered(Listed(b"%08d" % n, n, "e", 0, "S")) for n in range(start, start + 200)]
         await state.apply_page(
             scan, PageChanges("bucket", new[-1].entry.key, False, 200, sum(range(start, start + 200)), new)
@@ -58,7 +58,9 @@ async def test_a_killed_writer_leaves_sums_that_add_up(tmp_path: Path, rounds: i
         try:
             rows = await state.rows("documents", "bucket", b"", None)
             totals = await state.totals("documents")
-            (cursor, _) = await state.cursor((await state.begin_scan("documents"))[0], "bucket")
+            ((_, cursor, *_),) = await state.ranges(
+                (await state.begin_scan("documents"))[0], "bucket"
+            )
         finally:
             await state.close()
         for word in State:

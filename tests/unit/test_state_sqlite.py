@@ -238,7 +238,8 @@ async def test_a_full_database_loses_nothing_and_works_again_with_room(
         with pytest.raises(StateError, match="full; make room on its disk"):
             await state.apply_page(scan, following)
     assert await state.totals("documents") == before
-    assert await state.cursor(scan, "bucket") == (b"%08d" % 499, False)
+    (reached,) = await state.ranges(scan, "bucket")
+    assert (reached.cursor, reached.done) == (b"%08d" % 499, False)
     assert await state.claim("documents", 1) == []  # their workers still have them
 
     await query(state, f"PRAGMA max_page_count = {pages + 10_000}")
@@ -285,12 +286,12 @@ async def test_a_write_waits_for_another_programs_transaction(
     assert [line.state for line in await state.totals("documents")] == [State.VERIFIED]
 
 
-async def test_finished_scans_leave_no_cursors_and_old_ones_are_pruned(
+async def test_finished_scans_leave_no_ranges_and_old_ones_are_pruned(
     state: SqliteState,
 ) -> None:
     for number in range(flows.KEPT_SCANS + 20):
         await state.finish_scan(await fill(state, 1, start=number))
-    assert await query(state, "SELECT count(*) FROM cursors") == [(0,)]
+    assert await query(state, "SELECT count(*) FROM ranges") == [(0,)]
     assert await query(state, "SELECT count(*) FROM scans") == [(flows.KEPT_SCANS + 1,)]
 
 
