@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s3flow import upkeep
+from s3flow import garbage, upkeep
 from s3flow.config import DaemonSettings, LocalEndpoint, S3Endpoint, Settings
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.wiring import Pace, Wiring
@@ -23,7 +23,7 @@ from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.board import Board
 from s3flow.observe.progress import FlowSnapshot
-from s3flow.process import Ending, allow_open_files, spare_the_collector
+from s3flow.process import Ending, allow_open_files
 from s3flow.state import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.local import LocalStore
@@ -145,7 +145,8 @@ class Work:
     async def run(self) -> tuple[Ending, list[FlowSnapshot]]:
         """Run, and say how it ended and where the flows stand."""
         allow_open_files()
-        spare_the_collector()
+        garbage.collect_seldom()
+        garbage.spare_what_is_there()
         async with AsyncExitStack() as stack:
             state = await open_sqlite(self.settings.daemon.state_path)
             stack.push_async_callback(state.close)

@@ -73,18 +73,26 @@ def _fail(error: BaseException) -> NoReturn:
 
 
 def _load(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
+    """Read the configuration; enough for commands that ask the state alone: they log nothing."""
     from s3flow.config import load
-    from s3flow.observe import logs
 
     try:
         settings = load(config)
         flows = settings.chosen_flows(names or [])
     except S3flowError as error:
         _fail(error)
-    daemon = settings.daemon
-    logs.configure(daemon.log_format, daemon.log_level, settings.secrets())
     for warning in settings.warnings:
         typer.echo(f"s3flow: warning: {warning}", err=True)
+    return settings, flows
+
+
+def _load_and_log(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
+    """Read the configuration, and let what the stores and the engine log be shown as it says."""
+    settings, flows = _load(config, names)
+    from s3flow.observe import logs
+
+    daemon = settings.daemon
+    logs.configure(daemon.log_format, daemon.log_level, settings.secrets())
     return settings, flows
 
 
@@ -104,7 +112,7 @@ def _work(
     from s3flow.app import Work
     from s3flow.observe.report import summary_lines
 
-    settings, flows = _load(config, names)
+    settings, flows = _load_and_log(config, names)
 
     async def main() -> tuple[int, list[FlowSnapshot]]:
         return await Work(settings, flows, once=once, scan_only=scan_only).run()
@@ -140,7 +148,7 @@ def plan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
     from s3flow.observe.plans import plan_table
     from s3flow.rehearsal import plan_flows
 
-    settings, flows = _load(config, flow)
+    settings, flows = _load_and_log(config, flow)
     _print(plan_table(_run(plan_flows(settings, flows))))
 
 
@@ -232,7 +240,7 @@ def doctor(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
     from s3flow.process import Ending
     from s3flow.rehearsal import examine_flows
 
-    settings, flows = _load(config, flow)
+    settings, flows = _load_and_log(config, flow)
     typer.echo(f"ok    configuration: {config} has {len(flows)} flows to check")
 
     async def main() -> bool:

@@ -1,9 +1,8 @@
-"""The process: how it ends, what runs it, what it asks of the system and of the interpreter."""
+"""The process: how it ends, what runs it, and what it asks of the system."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 from collections.abc import Coroutine
 from enum import IntEnum
@@ -41,12 +40,3 @@ def allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def spare_the_collector() -> None:
-    """Let cycles be looked for seldom, and not among the imports: 7 % of the CPU of small objects.
-
-    What a transfer makes is freed by its reference counts; cycles come from errors alone.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
