@@ -44,6 +44,12 @@ class StateLocked(StateError):
     reason = "state_locked"
 
 
+class WorkerLost(S3flowError):
+    """A worker process died; when the next ones die as well, without having moved anything, all ends."""
+
+    reason = "worker_died"
+
+
 # --- retried ---------------------------------------------------------------------------------
 
 
@@ -215,6 +221,18 @@ class PathConflict(NameRefused):
     """A file and a directory, or two spellings, want the same path."""
 
     reason = "path_conflict"
+
+
+class CopyRefused(Permanent):
+    """The target's store does not copy this object by itself; its bytes can still be streamed."""
+
+    reason = "copy_refused"
+
+
+class SameObject(Permanent):
+    """Source and target are one and the same object: there is nothing to copy."""
+
+    reason = "same_object"
 
 
 class TooLarge(Permanent):

@@ -91,6 +91,14 @@ class TagPolicy(StrEnum):
     DROP = "drop"
 
 
+class MethodPolicy(StrEnum):
+    """Which methods a flow may use: copies inside the store where that works, never, or nothing else."""
+
+    SERVER_FIRST = "server-first"
+    STREAM_ONLY = "stream-only"
+    SERVER_ONLY = "server-only"
+
+
 class Span(NamedTuple):
     """The half-open byte range [start, stop)."""
 
@@ -170,6 +178,19 @@ class Part(NamedTuple):
     etag: str
     checksum: str = ""
     encryption: str = ""  # as in ObjectInfo
+
+
+class Original(NamedTuple):
+    """The object version that a store is asked to copy by itself.
+
+    *owner* is the account id that its bucket must belong to, "" for any.
+    """
+
+    bucket: str
+    key: bytes
+    etag: str
+    size: int
+    owner: str = ""
 
 
 class Upload(NamedTuple):
@@ -346,6 +367,7 @@ class Flow:
     mode: Mode = Mode.COPY
     every: float | None = None
     tags: TagPolicy = TagPolicy.REQUIRE
+    method: MethodPolicy = MethodPolicy.SERVER_FIRST
     storage_class: str = ""  # "": kept; else every object gets this one
     storage_class_map: Mapping[str, str] = field(default_factory=dict)
     rewrite: tuple[tuple[str, str], ...] = ()  # (from prefix, to prefix), first match wins

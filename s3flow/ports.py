@@ -18,6 +18,7 @@ from s3flow.model import (
     Limits,
     Listed,
     ObjectInfo,
+    Original,
     Page,
     PageChanges,
     Part,
@@ -69,9 +70,15 @@ class Crc64(Protocol):
 
 
 class Source(Protocol):
-    """Where objects come from. Keys are bytes and go out exactly as they came in."""
+    """Where objects come from. Keys are bytes and go out exactly as they came in.
+
+    *service* names what answers: a target of the same service may copy from here by itself.
+    *owner* is the account id that its buckets must belong to, "" for any.
+    """
 
     name: str
+    service: str
+    owner: str
 
     async def list_buckets(self) -> list[Bucket]: ...
 
@@ -109,9 +116,13 @@ class Source(Protocol):
 
 
 class Target(Protocol):
-    """Where objects go. Nobody ever sees a partial object under its key."""
+    """Where objects go. Nobody ever sees a partial object under its key.
+
+    *service* names what answers, as a source's does; "" for what copies nothing by itself.
+    """
 
     name: str
+    service: str
     limits: Limits
 
     def refuse(self, bucket: str, key: bytes) -> None:
@@ -137,6 +148,17 @@ class Target(Protocol):
         """
         ...
 
+    async def copy_object(
+        self, original: Original, bucket: str, key: bytes, *, storage_class: str, with_tags: bool
+    ) -> Stored:
+        """Copy a whole object inside the store, with its headers and, if asked, its tags.
+
+        The *storage_class* "" leaves it to the store. Raises `SourceChanged` when the original has
+        another ETag (If-Match), `SourceGone`, or a `Permanent` error when the store does not do it.
+        A lost answer is `ConnectionLost`: the copy may be there, and asking again does no harm.
+        """
+        ...
+
     async def create_multipart_upload(
         self, bucket: str, key: bytes, attributes: Attributes, size: int
     ) -> str:
@@ -147,6 +169,21 @@ class Target(Protocol):
         self, bucket: str, key: bytes, upload_id: str, number: int, offset: int, body: Body
     ) -> Part:
         """Take part *number*, which starts at *offset* of the object. Sending it again replaces it.
+
+        Raises `NoSuchUpload`.
+        """
+        ...
+
+    async def upload_part_copy(
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        upload_id: str,
+        number: int,
+        span: Span,
+    ) -> Part:
+        """Make *span* of an object inside the store part *number*; otherwise as `copy_object`.
 
         Raises `NoSuchUpload`.
         """

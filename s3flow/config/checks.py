@@ -17,7 +17,7 @@ from s3flow.config.settings import (
     is_aws,
     is_loopback,
 )
-from s3flow.model import GIB, MIB, Flow, Mode
+from s3flow.model import GIB, MIB, Flow, MethodPolicy, Mode
 
 
 def combination_problems(settings: Settings) -> list[str]:
@@ -119,11 +119,22 @@ def _flow(settings: Settings, flow: FlowSettings) -> Iterator[str]:
         least, most = getattr(flow, low), getattr(flow, high)
         if least is not None and most is not None and least > most:
             yield f"{low}: is more than {high}: no object can pass"
+    yield from _server_only(settings, flow, spec)
     if isinstance(settings.endpoints[spec.target.endpoint], S3Endpoint):
         if flow.part_size < 5 * MIB:
             yield f"part_size: {flow.part_size} bytes is less than S3 takes: at least 5MiB"
         if flow.multipart_threshold > 5 * GIB:
             yield "multipart_threshold: is more than one PUT to S3 can carry: at most 5GiB"
+
+
+def _server_only(settings: Settings, flow: FlowSettings, spec: Flow) -> Iterator[str]:
+    ends = (spec.source.endpoint, spec.target.endpoint)
+    source, target = (settings.endpoints[name] for name in ends)
+    if flow.method is MethodPolicy.SERVER_ONLY and _service(source) != _service(target):
+        yield (
+            f'method: "server-only" needs one service at both ends, and {ends[0]} and {ends[1]} are '
+            'two: use "server-first", which streams where nothing else works'
+        )
 
 
 def _grounds(settings: Settings, specs: list[tuple[int, Flow]]) -> Iterator[str]:
@@ -160,8 +171,8 @@ def _written(settings: Settings, flow: Flow) -> Ground:
     return Ground(_store(endpoint), bucket, prefix)
 
 
-def _store(endpoint: S3Endpoint | LocalEndpoint) -> str:
-    """Name what an endpoint reaches: two endpoints with one name share their buckets."""
+def _service(endpoint: S3Endpoint | LocalEndpoint) -> str:
+    """Name what answers at an endpoint, to whomever."""
     if isinstance(endpoint, LocalEndpoint):
         return f"file:{os.path.realpath(endpoint.root)}/"
     host = urlsplit(endpoint.url).hostname or ""
@@ -169,8 +180,16 @@ def _store(endpoint: S3Endpoint | LocalEndpoint) -> str:
         # Bucket names are unique within a partition: China and GovCloud have their own.
         where = f"{host}.{endpoint.region}"
         return "aws-cn" if ".cn-" in where else "aws-us-gov" if ".us-gov-" in where else "aws"
+    return endpoint.url.lower()
+
+
+def _store(endpoint: S3Endpoint | LocalEndpoint) -> str:
+    """Name what an endpoint reaches: two endpoints with one name share their buckets."""
+    service = _service(endpoint)
+    if isinstance(endpoint, LocalEndpoint) or service.startswith("aws"):
+        return service
     # Elsewhere the same bucket name may mean another bucket to another account.
-    return f"{endpoint.url.lower()} {endpoint.access_key_id} {endpoint.profile} {endpoint.role_arn}"
+    return f"{service} {endpoint.access_key_id} {endpoint.profile} {endpoint.role_arn}"
 
 
 def _nested(store: str, other: str) -> bool:

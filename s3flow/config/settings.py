@@ -22,7 +22,7 @@ from s3flow.config.units import (
     Whole,
 )
 from s3flow.errors import ConfigError
-from s3flow.model import GIB, MIB, Filters, Flow, Mode, Overwrite, TagPolicy
+from s3flow.model import GIB, MIB, Filters, Flow, MethodPolicy, Mode, Overwrite, TagPolicy
 
 STATE_SCHEME = "sqlite:///"
 LISTEN_OFF = ("", "off")
@@ -185,6 +185,7 @@ class FlowSettings(_Table):
     every: OptionalInterval = None
     overwrite: Overwrite = Overwrite.CHANGED
     tags: TagPolicy = TagPolicy.REQUIRE
+    method: MethodPolicy = MethodPolicy.SERVER_FIRST
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     min_size: OptionalSize = None
@@ -270,6 +271,7 @@ class Settings(BaseSettings):
             mode=flow.mode,
             every=flow.every,
             tags=flow.tags,
+            method=flow.method,
             storage_class=flow.storage_class,
             storage_class_map=flow.storage_class_map,
             rewrite=tuple((rule.from_, rule.to) for rule in flow.rewrite),

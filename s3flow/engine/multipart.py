@@ -29,7 +29,7 @@ MAX_UPLOAD_RESTARTS = 3
 
 
 @dataclass(slots=True)
-class _Upload:
+class OpenUpload:
     """A multipart upload in progress. *proofs* has an entry for each part compared in this process."""
 
     route: Route
@@ -37,6 +37,7 @@ class _Upload:
     layout: plan.Layout
     info: ObjectInfo
     hash_md5: bool
+    way: Way
     done: dict[int, Part] = field(default_factory=dict)
     proofs: dict[int, Proof] = field(default_factory=dict)
     crcs: dict[int, bytes] = field(default_factory=dict)
@@ -47,27 +48,17 @@ class _Upload:
         return self.transfer.upload_id or ""
 
     async def copy_part(self, number: int) -> None:
-        """Pipe one part from the source into the upload."""
-        route, span = self.route, self.layout.span(number)
-        bucket, key = route.destination(self.transfer)
-        await route.turn()
-        async with route.gate, route.room(span.size):
-            body = await route.open(self.transfer, span)
-            try:
-                hashing = verify.HashingBody(body, route, md5=self.hash_md5)
-                part = await route.target.upload_part(
-                    bucket, key, self.upload_id, number, span.start, hashing
-                )
-            finally:
-                body.close()
-        passed = hashing.digests()
+        """Bring one part into the upload."""
+        route = self.route
+        part, passed = await self.way.bring(self, number)
         proof = verify.check_part(part, passed)
         if proof:
             self.proofs[number] = proof
-        self.crcs[number] = passed[verify.CRC64]
+        if verify.CRC64 in passed:
+            self.crcs[number] = passed[verify.CRC64]
         self.done[number] = part
         route.advanced.add(self.transfer.id)
-        route.emit(BytesMoved(route.flow.name, span.size))
+        route.emit(BytesMoved(route.flow.name, part.size))
 
     async def hash_part(self, number: int) -> None:
         """Read a part that the target holds already, to compare it: it is not sent again."""
@@ -122,6 +113,42 @@ class _Upload:
             raise Stopped(object_name(self.transfer))
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the parts come into an upload: *bring* gives the part and the digests of what passed here.
+
+    *whole* says how many bytes go in one piece where the source's layout is not known.
+    """
+
+    method: Method
+    bring: Callable[[OpenUpload, int], Awaitable[tuple[Part, dict[str, bytes]]]]
+    whole: Callable[[Route], int]
+
+
+async def _pipe(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]]:
+    """Pipe a part from the source into the upload."""
+    route, span = upload.route, upload.layout.span(number)
+    bucket, key = route.destination(upload.transfer)
+    await route.turn()
+    async with route.gate, route.room(span.size):
+        body = await route.open(upload.transfer, span)
+        try:
+            hashing = verify.HashingBody(body, route, md5=upload.hash_md5)
+            part = await route.target.upload_part(
+                bucket, key, upload.upload_id, number, span.start, hashing
+            )
+        finally:
+            body.close()
+    return part, hashing.digests()
+
+
+STREAMED = Way(
+    Method.MULTIPART,
+    _pipe,
+    lambda route: min(route.flow.multipart_threshold, route.target.limits.max_put_size),
+)
+
+
 @contextlib.contextmanager
 def _first_cause() -> Iterator[None]:
     """Raise what went wrong first, not the group of everything that ended with it."""
@@ -134,7 +161,7 @@ def _first_cause() -> Iterator[None]:
         raise cause from None
 
 
-async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
+async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -> Copied | None:
     """Move an object in parts. None when no layout suits it: it goes in one piece."""
     info = await route.source.head_object(transfer.bucket, transfer.key)
     if info is None:
@@ -143,12 +170,12 @@ async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
         raise SourceChanged(f"{object_name(transfer)}: etag {transfer.etag} became {info.etag}")
     if info.size != transfer.size:
         raise wrong_size(transfer, info.size)
-    layout = await _layout(route, transfer)
+    layout = await _layout(route, transfer, way.whole(route))
     if layout is None:
         return None
     attributes, dropped = await attributes_of(route, transfer, info)
     attributes = replace(attributes, token=plan.transfer_token(route.source.name, transfer))
-    upload = _Upload(route, transfer, layout, info, _hashes_md5(route, info, layout))
+    upload = OpenUpload(route, transfer, layout, info, _hashes_md5(route, info, layout), way)
     try:
         stored = await _upload(upload, attributes)
     except (SourceChanged, SourceGone, Corrupted):
@@ -161,7 +188,7 @@ async def copy_in_parts(route: Route, transfer: Transfer) -> Copied | None:
             await abort(route, upload.transfer)
         raise
     proof = await _multipart_proof(upload, stored)
-    return Copied(Method.MULTIPART, proof, stored, dropped)
+    return Copied(way.method, proof, stored, dropped)
 
 
 def _hashes_md5(route: Route, info: ObjectInfo, layout: plan.Layout) -> bool:
@@ -171,18 +198,18 @@ def _hashes_md5(route: Route, info: ObjectInfo, layout: plan.Layout) -> bool:
     return not (layout.of_source and info.encryption in {"", "AES256"})
 
 
-async def _layout(route: Route, transfer: Transfer) -> plan.Layout | None:
+async def _layout(route: Route, transfer: Transfer, whole: int) -> plan.Layout | None:
     limits = route.target.limits
     if transfer.part_size:  # the same plan as when the upload began, or its parts are worth nothing
         repeats = plan.ceil_div(transfer.size, transfer.part_size) == plan.parts_in(transfer.etag)
         return plan.Layout(transfer.size, transfer.part_size, of_source=repeats)
     layout = await verify.source_layout(route, transfer, limits) if limits.etags else None
-    if layout is None and transfer.size > min(route.flow.multipart_threshold, limits.max_put_size):
+    if layout is None and transfer.size > whole:
         layout = plan.fit_layout(transfer.size, route.flow.part_size, limits)
     return layout
 
 
-async def _upload(upload: _Upload, attributes: Attributes) -> Stored:
+async def _upload(upload: OpenUpload, attributes: Attributes) -> Stored:
     """Send what the target lacks and complete; begin again, a few times, when the upload vanished."""
     for _ in range(MAX_UPLOAD_RESTARTS):
         try:
@@ -202,7 +229,7 @@ async def _upload(upload: _Upload, attributes: Attributes) -> Stored:
     raise NoSuchUpload(f"{object_name(upload.transfer)}: the target lost the upload time and again")
 
 
-async def _begin(upload: _Upload, attributes: Attributes) -> None:
+async def _begin(upload: OpenUpload, attributes: Attributes) -> None:
     route, transfer, layout = upload.route, upload.transfer, upload.layout
     bucket, key = route.destination(transfer)
     # The intent first: if the process dies before it knows the id, the next one looks for it here.
@@ -221,7 +248,7 @@ async def abort_all(route: Route, bucket: str, key: bytes) -> None:
             route.emit(UploadAborted(route.flow.name, left.upload_id))
 
 
-async def _take_stock(upload: _Upload) -> None:
+async def _take_stock(upload: OpenUpload) -> None:
     """Ask the target what it holds; only parts of exactly the planned size count."""
     bucket, key = upload.route.destination(upload.transfer)
     held = await upload.route.target.list_parts(bucket, key, upload.upload_id)
@@ -233,7 +260,7 @@ async def _take_stock(upload: _Upload) -> None:
     }
 
 
-async def _complete(upload: _Upload, token: str) -> Stored:
+async def _complete(upload: OpenUpload, token: str) -> Stored:
     bucket, key = upload.route.destination(upload.transfer)
     parts = [upload.done[number] for number in sorted(upload.done)]
     try:
@@ -250,7 +277,7 @@ async def _complete(upload: _Upload, token: str) -> Stored:
     return stored
 
 
-async def _completed_before(upload: _Upload, token: str) -> Stored | None:
+async def _completed_before(upload: OpenUpload, token: str) -> Stored | None:
     """Say whether the object at the key is this upload's; that *something* is there proves nothing."""
     bucket, key = upload.route.destination(upload.transfer)
     there = await upload.route.target.head_object(bucket, key)
@@ -265,7 +292,7 @@ async def _completed_before(upload: _Upload, token: str) -> Stored | None:
     return Stored(there.size, there.etag, there.checksums, there.version_id, there.encryption)
 
 
-async def _multipart_proof(upload: _Upload, stored: Stored) -> Proof:
+async def _multipart_proof(upload: OpenUpload, stored: Stored) -> Proof:
     """Prove the whole, by its parts where nothing says it at once, else by reading it back."""
     route, parts = upload.route, upload.layout.parts
     passed: dict[str, bytes] = {}
@@ -274,6 +301,9 @@ async def _multipart_proof(upload: _Upload, stored: Stored) -> Proof:
     proof = await verify.confirm(route, upload.transfer, upload.info, stored, passed)
     if proof is not Proof.SIZE or not route.target.limits.etags:
         return proof
+    if upload.way is not STREAMED:  # what never passed here is not read for the proof either
+        await verify.same_version(route, upload.transfer, stored)
+        return proof
     try:
         return await _proof_by_parts(upload, stored) or await _proof_by_reading(upload, stored)
     except Corrupted:
@@ -281,7 +311,7 @@ async def _multipart_proof(upload: _Upload, stored: Stored) -> Proof:
         raise
 
 
-async def _proof_by_parts(upload: _Upload, stored: Stored) -> Proof | None:
+async def _proof_by_parts(upload: OpenUpload, stored: Stored) -> Proof | None:
     """Compare each part with its bytes, reading again those that passed before this process."""
     whole = verify.multipart_etag([upload.done[n] for n in sorted(upload.done)])
     if len(upload.done) < upload.layout.parts or not whole or stored.etag != whole:
@@ -294,7 +324,7 @@ async def _proof_by_parts(upload: _Upload, stored: Stored) -> Proof | None:
     return Proof.MD5 if Proof.MD5 in weakest else Proof.CHECKSUM
 
 
-async def _proof_by_reading(upload: _Upload, stored: Stored) -> Proof:
+async def _proof_by_reading(upload: OpenUpload, stored: Stored) -> Proof:
     """Read back what an earlier process completed, whose parts nobody can name any more."""
     stated = verify.stated_md5(upload.info)
     if stated is None:
@@ -307,7 +337,7 @@ async def _proof_by_reading(upload: _Upload, stored: Stored) -> Proof:
     return Proof.READBACK
 
 
-def _combined_crc(upload: _Upload) -> bytes:
+def _combined_crc(upload: OpenUpload) -> bytes:
     whole = upload.crcs[1]
     for number in range(2, upload.layout.parts + 1):
         size = upload.layout.span(number).size

@@ -136,8 +136,10 @@ def parts_in(etag: str) -> int:
     return int(match[1]) if match else 0
 
 
-def choose_method(flow: Flow, limits: Limits, size: int, etag: str) -> Method:
-    """Choose how an object goes. Server-side copies join here, before the streamed methods.
+def choose_method(
+    flow: Flow, limits: Limits, size: int, etag: str, *, inside: bool = False
+) -> Method:
+    """Choose how an object goes, through s3flow or *inside* the store, which copies by itself.
 
     An object that was uploaded in parts goes in the same parts to a store with ETags, whatever
     its size: only then is the target's ETag the source's.
@@ -146,6 +148,9 @@ def choose_method(flow: Flow, limits: Limits, size: int, etag: str) -> Method:
         raise TooLarge(
             f"{size:,} bytes are more than the target takes ({limits.max_object_size:,})"
         )
+    if inside:
+        in_parts = size > limits.max_put_size or (size and parts_in(etag))
+        return Method.SERVER_MULTIPART if in_parts else Method.SERVER_COPY
     if size > min(flow.multipart_threshold, limits.max_put_size):
         return Method.MULTIPART
     if limits.etags and size and parts_in(etag):

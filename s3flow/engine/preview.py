@@ -82,7 +82,13 @@ def _verdict(survey: Survey, found: Discovered) -> Verdict:
             return "adopt", found.proof
     route, entry = survey.route, found.entry
     try:
-        method = plan.choose_method(route.flow, route.target.limits, entry.size, entry.etag)
+        method = plan.choose_method(
+            route.flow,
+            route.target.limits,
+            entry.size,
+            entry.etag,
+            inside=route.verdicts is not None,
+        )
     except TooLarge as error:
         return "refuse", error.reason
     return "transfer", method

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from s3flow.engine import plan
 from s3flow.engine.retry import Backoff
 from s3flow.engine.throttle import Gate, PacedBody, TokenBucket
+from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import BadAnswer, S3flowError
 from s3flow.events import Emit
 from s3flow.model import Flow, Method, Proof, Span, Stored, Transfer
@@ -46,6 +47,7 @@ class Route:
     remember: Callable[[Transfer, str, int], Awaitable[Transfer]]
     backoff: Backoff = field(default_factory=Backoff)
     reader: Source | None = None  # reads the target back, where it is a store that can be read
+    verdicts: Verdicts | None = None  # of copies inside the store; None: this route has none
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
@@ -69,10 +71,10 @@ class Route:
                 await self.stop.wait()
         return self.stop.is_set()
 
-    async def turn(self) -> None:
+    async def turn(self, requests: int = 2) -> None:
         """Wait until a GET and the PUT that it feeds may be sent; hold nothing meanwhile."""
         for bucket in self.request_buckets:
-            await bucket.take(2)
+            await bucket.take(requests)
 
     async def open(self, transfer: Transfer, span: Span | None = None) -> Body:
         """Open the version that was planned, or a span of it, at the pace that is allowed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from s3flow.engine import plan, verify
+from s3flow.engine.copying import copy_inside
 from s3flow.engine.fidelity import attributes_of
 from s3flow.engine.multipart import abort_all, copy_in_parts
 from s3flow.engine.route import Copied, Route
@@ -15,6 +16,11 @@ async def transfer_object(route: Route, transfer: Transfer) -> Copied:
     if transfer.state is State.TRANSFERRING and not transfer.upload_id:
         # An upload was asked for, and its id never recorded, or its version superseded.
         await abort_all(route, *route.destination(transfer))
+    if route.verdicts is not None:
+        copied = await copy_inside(route, route.verdicts, transfer)
+        if copied is not None:
+            return copied
+        transfer = route.begun.get(transfer.id, transfer)  # some parts may be there
     method = plan.choose_method(route.flow, route.target.limits, transfer.size, transfer.etag)
     copied = None
     # What began in parts ends in parts, though the flow's threshold may be another by now.

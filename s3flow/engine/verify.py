@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from s3flow.engine import plan
 from s3flow.engine.plan import is_md5, parts_in
 from s3flow.engine.route import Route, object_name
-from s3flow.errors import Corrupted, Refused
+from s3flow.errors import Corrupted, Refused, SourceChanged, SourceGone
 from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
 from s3flow.ports import Body, Digest
 
@@ -197,6 +197,24 @@ async def source_layout(route: Route, transfer: Transfer, limits: Limits) -> pla
     knows = first is not None and first.parts_count is not None
     size = first.size if first is not None and knows else None
     return plan.source_layout(transfer.size, transfer.etag, size, limits)
+
+
+async def same_version(route: Route, transfer: Transfer, stored: Stored) -> ObjectInfo:
+    """Make sure that the source still holds what was planned, where the copy's ETag does not tell.
+
+    A store may ignore the condition on a copy's source. Raises `SourceChanged` or `SourceGone`; the
+    copy, of who knows what, is removed then.
+    """
+    info = await route.source.head_object(transfer.bucket, transfer.key)
+    if info is not None and info.etag == transfer.etag:
+        return info
+    await route.target.discard(*route.destination(transfer), stored)
+    if info is None:
+        raise SourceGone(f"{object_name(transfer)} was deleted while the store copied it")
+    raise SourceChanged(
+        f"{object_name(transfer)} changed while the store copied it "
+        f"(etag {transfer.etag} -> {info.etag}); the copy was removed"
+    )
 
 
 async def read_back(route: Route, transfer: Transfer, etag: str) -> bytes | None:

@@ -10,8 +10,10 @@ from typing import NamedTuple
 from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route
 from s3flow.engine.throttle import Gate, TokenBucket
+from s3flow.engine.verdicts import Verdicts
+from s3flow.errors import ConfigError
 from s3flow.events import Emit
-from s3flow.model import Flow, Transfer
+from s3flow.model import Flow, MethodPolicy, Transfer
 from s3flow.ports import Crc64, Source, Target
 
 Remember = Callable[[Transfer, str, int], Awaitable[Transfer]]
@@ -43,7 +45,7 @@ class Pace:
     drain_timeout: float = 20.0  # seconds; below Kubernetes' default grace period of 30
     block_retry: float = 10.0  # seconds between looks at what blocks a flow
     backoff: Backoff = field(default_factory=Backoff)
-    share: Share = Share()
+    share: Share = field(default_factory=Share)
 
     def concurrency_of(self, flow: Flow) -> int:
         """Give the number of a flow's transfers at a time, in this process."""
@@ -86,17 +88,32 @@ class RouteMaker:
             source=wiring.source,
             target=wiring.target,
             reader=wiring.reader,
+            verdicts=_verdicts(wiring),
             gate=Gate(flow.name, self._pace.concurrency_of(flow), self._emit),
             slots=self._slots,
             bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s / share.of),
-            request_buckets=self._requests
-            + _buckets(flow.max_requests_per_s * share.requests),
+            request_buckets=self._requests + _buckets(flow.max_requests_per_s * share.requests),
             crc64=self._crc64,
             emit=self._emit,
             stop=self._stop,
             remember=remember,
             backoff=self._pace.backoff,
         )
+
+
+def _verdicts(wiring: Wiring) -> Verdicts | None:
+    flow, service = wiring.flow, wiring.target.service
+    if flow.method is MethodPolicy.STREAM_ONLY:
+        return None
+    if service and service == wiring.source.service:
+        return Verdicts()
+    if flow.method is MethodPolicy.SERVER_ONLY:
+        raise ConfigError(
+            f'flow {flow.name}: method = "server-only" needs one service at both ends, and '
+            f"{flow.source.endpoint} and {flow.target.endpoint} are two: "
+            'use "server-first", which streams where nothing else works'
+        )
+    return None
 
 
 def _buckets(rate: float) -> tuple[TokenBucket, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from bisect import bisect_right, insort
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -27,6 +27,7 @@ from s3flow.model import (
     Limits,
     Listed,
     ObjectInfo,
+    Original,
     Page,
     Part,
     Span,
@@ -42,6 +43,7 @@ from s3flow.stores.memory_object import (
     crc64,
     cut,
     describe,
+    describe_part,
     listed,
     multipart_etag,
     read_all,
@@ -55,8 +57,9 @@ _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 class MemoryStore:
     """S3's answers without a network: conditions, layouts, archive tiers, pages, multipart rules.
 
-    *with_checksums*: every object and part has a full-object CRC64NVME. *strict_parts*: S3's
-    minimum part size holds. Buckets are made with `make_bucket` or by `put`.
+    *beside* is another one whose buckets these are too: two accounts of one service, which copies
+    between them by itself. *with_checksums*: every object and part has a full-object CRC64NVME.
+    *strict_parts*: S3's minimum part size holds. Buckets are made with `make_bucket` or by `put`.
     """
 
     def __init__(
@@ -69,14 +72,17 @@ class MemoryStore:
         page_size: int = 1000,
         limits: Limits | None = None,
         clock: Clock = time.time,
+        beside: MemoryStore | None = None,
     ) -> None:
         self.name = name
+        self.service: str = beside.service if beside else f"memory:{id(self):x}"
+        self.owner = ""
         self.limits = limits or (Limits() if strict_parts else Limits(min_part_size=1))
         self._with_checksums = with_checksums
         self._chunk_size = chunk_size
         self._page_size = page_size
         self._clock = clock
-        self._buckets: dict[str, Contents] = {}
+        self._buckets: dict[str, Contents] = {} if beside is None else beside._buckets  # noqa: SLF001
         self._uploads: dict[str, MemoryUpload] = {}
         self._upload_count = 0
 
@@ -137,19 +143,7 @@ class MemoryStore:
     async def list_page(self, bucket: str, prefix: bytes, after: bytes) -> Page:
         """List in byte order; a page has 1,000 keys unless told otherwise."""
         await asyncio.sleep(0)
-        contents = self._contents(bucket)
-        keys = contents.keys
-        entries: list[Listed] = []
-        # b"" sorts first and is no key: any key that starts with the prefix is >= the prefix.
-        index = bisect_right(keys, max(after, prefix))
-        if prefix > after and prefix in contents.objects:
-            index -= 1
-        while index < len(keys) and keys[index].startswith(prefix):
-            if len(entries) == self._page_size:
-                return Page(entries, last=False)
-            entries.append(listed(keys[index], contents.objects[keys[index]]))
-            index += 1
-        return Page(entries, last=True)
+        return self._contents(bucket).page(prefix, after, self._page_size)
 
     async def get_object(
         self, bucket: str, key: bytes, *, etag: str, span: Span | None = None
@@ -158,8 +152,7 @@ class MemoryStore:
         await asyncio.sleep(0)
         found = self._found(bucket, key)
         self._check_etag(bucket, key, found, etag)
-        if found.storage_class in _ARCHIVED and not found.restored:
-            raise Archived(f"{self._at(bucket, key)} is in {found.storage_class}; restore it first")
+        self._check_readable(bucket, key, found)
         data = memoryview(found.data)
         if span is not None:
             if not 0 <= span.start < span.stop <= len(data):
@@ -175,15 +168,7 @@ class MemoryStore:
         found = self._contents(bucket).objects.get(key)
         if found is None:
             return None
-        info = describe(found)
-        if part_number is not None:
-            sizes = found.layout or (len(found.data),)
-            if not 1 <= part_number <= len(sizes):
-                raise Refused(f"{self._at(bucket, key)} has no part {part_number} (416)")
-            info.size = sizes[part_number - 1]
-            info.parts_count = len(found.layout) or None
-            info.checksums = {} if found.layout else info.checksums
-        return info
+        return describe(found) if part_number is None else describe_part(found, part_number)
 
     async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]:
         """Give the tags."""
@@ -236,6 +221,20 @@ class MemoryStore:
         self._place(bucket, key, stored)
         return Stored(len(data), stored.etag, stored.checksums)
 
+    async def copy_object(
+        self, original: Original, bucket: str, key: bytes, *, storage_class: str, with_tags: bool
+    ) -> Stored:
+        """Copy an object of this service; it gets an ETag as if it was put whole."""
+        self.refuse(bucket, key)
+        found = await self._original(original)
+        if len(found.data) > self.limits.max_put_size or (bucket, key) == original[:2]:
+            raise Refused(f"{self._at(bucket, key)}: too large, or itself (400 InvalidRequest)")
+        tags = found.tags if with_tags else {}
+        about = Attributes(found.headers, tags, storage_class or "STANDARD", 0)
+        stored = self._made(found.data, hashlib.md5(found.data).hexdigest(), about)  # noqa: S324
+        self._place(bucket, key, stored)
+        return Stored(len(found.data), stored.etag, stored.checksums)
+
     async def create_multipart_upload(
         self, bucket: str, key: bytes, attributes: Attributes, size: int
     ) -> str:
@@ -261,10 +260,23 @@ class MemoryStore:
             raise TooLarge(f"{self._at(bucket, key)}: part {number} has {body.size} bytes")
         data = await read_all(body)
         self._upload(bucket, key, upload_id)  # it may have been aborted meanwhile
-        etag = hashlib.md5(data).hexdigest()  # noqa: S324
-        part = Part(number, len(data), etag, crc64(data) if self._with_checksums else "")
-        upload.parts[number] = (data, part)
-        return part
+        return upload.take(number, data, self._sums(data))
+
+    async def upload_part_copy(
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        upload_id: str,
+        number: int,
+        span: Span,
+    ) -> Part:
+        """Take a span of an object of this service as a part."""
+        found = await self._original(original)
+        if not 0 <= span.start < span.stop <= len(found.data):
+            raise Refused(f"{self._at(bucket, key)}: no bytes {span} to copy (400 InvalidArgument)")
+        data = found.data[span.start : span.stop]
+        return self._upload(bucket, key, upload_id).take(number, data, self._sums(data))
 
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that arrived, ascending."""
@@ -278,7 +290,7 @@ class MemoryStore:
         """Join the named parts, in order; a wrong list is refused and the upload stays."""
         await asyncio.sleep(0)
         upload = self._upload(bucket, key, upload_id)
-        pieces = self._pieces(upload, parts)
+        pieces = upload.pieces(parts, self._at(bucket, key), self.limits.min_part_size)
         data = b"".join(pieces)
         stored = self._made(data, multipart_etag(pieces), upload.attributes)
         stored.layout = tuple(len(piece) for piece in pieces)
@@ -343,6 +355,17 @@ class MemoryStore:
             raise SourceGone(f"{self._at(bucket, key)} does not exist (404 NoSuchKey)")
         return found
 
+    async def _original(self, original: Original) -> MemoryObject:
+        await asyncio.sleep(0)
+        found = self._found(original.bucket, original.key)
+        self._check_etag(original.bucket, original.key, found, original.etag)
+        self._check_readable(original.bucket, original.key, found)
+        return found
+
+    def _check_readable(self, bucket: str, key: bytes, found: MemoryObject) -> None:
+        if found.storage_class in _ARCHIVED and not found.restored:
+            raise Archived(f"{self._at(bucket, key)} is in {found.storage_class}; restore it first")
+
     def _check_etag(self, bucket: str, key: bytes, found: MemoryObject, etag: str) -> None:
         if etag and etag != found.etag:
             raise SourceChanged(
@@ -366,21 +389,6 @@ class MemoryStore:
             dict(attributes.tags) if limits.carries_tags else {},
             self._sums(data),
         )
-
-    def _pieces(self, upload: MemoryUpload, parts: Sequence[Part]) -> tuple[bytes, ...]:
-        where = self._at(upload.bucket, upload.key)
-        numbers = [part.number for part in parts]
-        if not numbers or numbers != sorted(set(numbers)):
-            raise Refused(f"{where}: parts must be named once each, ascending (InvalidPartOrder)")
-        pieces = []
-        for part in parts:
-            data, held = upload.parts.get(part.number, (b"", None))
-            if held is None or held.etag != part.etag:
-                raise Refused(f"{where}: part {part.number} is not the one stored (InvalidPart)")
-            if len(data) < self.limits.min_part_size and part is not parts[-1]:
-                raise Refused(f"{where}: part {part.number} is too small (EntityTooSmall)")
-            pieces.append(data)
-        return tuple(pieces)
 
     def _place(self, bucket: str, key: bytes, stored: MemoryObject) -> None:
         contents = self._contents(bucket)

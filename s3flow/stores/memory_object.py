@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from awscrt import checksums
 
-from s3flow.errors import BadAnswer, Truncated
-from s3flow.model import Attributes, Listed, ObjectInfo, Part
+from s3flow.errors import BadAnswer, Refused, Truncated
+from s3flow.model import Attributes, Listed, ObjectInfo, Page, Part
 from s3flow.ports import Body
 
 _POISON = 0xDB
@@ -44,6 +45,28 @@ class MemoryUpload:
     initiated: int
     parts: dict[int, tuple[bytes, Part]] = field(default_factory=dict)
 
+    def take(self, number: int, data: bytes, sums: Mapping[str, str]) -> Part:
+        """Take a part, in the place of one of that number."""
+        etag = hashlib.md5(data).hexdigest()  # noqa: S324
+        part = Part(number, len(data), etag, sums.get("crc64nvme", ""))
+        self.parts[number] = (data, part)
+        return part
+
+    def pieces(self, parts: Sequence[Part], where: str, min_size: int) -> tuple[bytes, ...]:
+        """Give the bytes of the named *parts*, which S3's rules must allow to be joined."""
+        numbers = [part.number for part in parts]
+        if not numbers or numbers != sorted(set(numbers)):
+            raise Refused(f"{where}: parts must be named once each, ascending (InvalidPartOrder)")
+        pieces = []
+        for part in parts:
+            data, held = self.parts.get(part.number, (b"", None))
+            if held is None or held.etag != part.etag:
+                raise Refused(f"{where}: part {part.number} is not the one stored (InvalidPart)")
+            if len(data) < min_size and part is not parts[-1]:
+                raise Refused(f"{where}: part {part.number} is too small (EntityTooSmall)")
+            pieces.append(data)
+        return tuple(pieces)
+
 
 @dataclass(slots=True)
 class Contents:
@@ -51,6 +74,20 @@ class Contents:
 
     objects: dict[bytes, MemoryObject] = field(default_factory=dict)
     keys: list[bytes] = field(default_factory=list)  # ascending
+
+    def page(self, prefix: bytes, after: bytes, size: int) -> Page:
+        """List up to *size* keys."""
+        keys, entries = self.keys, list[Listed]()
+        # b"" sorts first and is no key: any key that starts with the prefix is >= the prefix.
+        index = bisect_right(keys, max(after, prefix))
+        if prefix > after and prefix in self.objects:
+            index -= 1
+        while index < len(keys) and keys[index].startswith(prefix):
+            if len(entries) == size:
+                return Page(entries, last=False)
+            entries.append(listed(keys[index], self.objects[keys[index]]))
+            index += 1
+        return Page(entries, last=True)
 
 
 class MemoryBody:
@@ -126,3 +163,15 @@ def describe(found: MemoryObject) -> ObjectInfo:
         tag_count=len(found.tags),
         encryption=found.encryption,
     )
+
+
+def describe_part(found: MemoryObject, number: int) -> ObjectInfo:
+    """Give what HEAD says of a part; an object that was put whole is one."""
+    info = describe(found)
+    sizes = found.layout or (len(found.data),)
+    if not 1 <= number <= len(sizes):
+        raise Refused(f"there is no part {number} (416 InvalidPartNumber)")
+    info.size = sizes[number - 1]
+    info.parts_count = len(found.layout) or None
+    info.checksums = {} if found.layout else info.checksums
+    return info

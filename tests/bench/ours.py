@@ -31,6 +31,7 @@ path = "{disk}"
 name = "bench"
 source = "old:{source}/"
 target = "{target}"
+method = "{method}"
 part_size = "16MiB"
 """
 _ENDPOINT = """\
@@ -62,8 +63,6 @@ class S3flow:
     def command(self, scene: Scene) -> Command:
         """Write the configuration of a run with a fresh state, and give the command."""
         kind = scene.case.kind
-        if kind is Kind.SERVER_COPY:
-            raise CannotError("s3flow does not copy server-side yet")
         self._write_config(scene)
         self._fresh_state(scene)
         verb = "scan" if kind in {Kind.SCAN, Kind.RESCAN} else "sync"
@@ -119,6 +118,8 @@ class S3flow:
             disk=scene.disk,
             source=scene.source,
             target="disk:" if is_local else f"new:{scene.target}/",
+            # Both ends are one server here, so what is to be streamed must be said.
+            method="server-only" if scene.case.kind is Kind.SERVER_COPY else "stream-only",
         )
         config = scene.folder / "config.toml"
         config.write_text(text)

@@ -51,6 +51,7 @@ path = "{disk}"
 name = "account-to-account"
 source = "ours:{source}/"
 target = "theirs:{target}/"
+method = "stream-only"
 multipart_threshold = "16MiB"
 part_size = "8MiB"
 

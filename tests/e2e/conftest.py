@@ -68,7 +68,10 @@ class Stage:
         return proxy
 
     def program(self, *flows: Mapping[str, object], **daemon: object) -> Program:
-        """Configure s3flow with *flows*; one without a source or target gets ours and theirs."""
+        """Configure s3flow with *flows*; one without a source or target gets ours and theirs.
+
+        Bytes pass through s3flow unless a flow says otherwise, though the two ends are one server.
+        """
         self.endpoints["nas"]["path"] = str(self.nas)
         names = {endpoint for flow in self._whole(flows) for endpoint in self._ends(flow)}
         text = document(
@@ -87,7 +90,8 @@ class Stage:
 
     def _whole(self, flows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
         ends = {"source": f"ours:{self.source}/", "target": f"theirs:{self.target}/"}
-        return [{"name": f"flow-{n}", **ends, **flow} for n, flow in enumerate(flows or ({},))]
+        usual = {"method": "stream-only", **ends}
+        return [{"name": f"flow-{n}", **usual, **flow} for n, flow in enumerate(flows or ({},))]
 
     @staticmethod
     def _ends(flow: Mapping[str, object]) -> list[str]:

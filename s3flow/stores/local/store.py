@@ -12,8 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s3flow.errors import BadAnswer, Corrupted, NameRefused, PathConflict
-from s3flow.model import Attributes, Limits, Listed, ObjectInfo, Part, Stored, Upload
+from s3flow.errors import BadAnswer, Corrupted, NameRefused, PathConflict, Refused
+from s3flow.model import (
+    Attributes,
+    Limits,
+    Listed,
+    ObjectInfo,
+    Original,
+    Part,
+    Span,
+    Stored,
+    Upload,
+)
 from s3flow.stores.local import files, uploads
 from s3flow.stores.local.look import digest_settled, look_up, token_of
 from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, shown, split
@@ -38,6 +48,7 @@ class LocalStore:
 
     def __init__(self, name: str, root: Path, *, fold_case: bool | None = None) -> None:
         self.name = name
+        self.service = ""  # copies nothing by itself
         self.limits = Limits(
             min_part_size=1,
             max_part_size=_NO_LIMIT,
@@ -102,6 +113,18 @@ class LocalStore:
                 raise
         return self._stored(note, body.size)
 
+    async def copy_object(
+        self,
+        original: Original,  # noqa: ARG002
+        bucket: str,
+        key: bytes,
+        *,
+        storage_class: str,  # noqa: ARG002
+        with_tags: bool,  # noqa: ARG002
+    ) -> Stored:
+        """Refuse: what is to be copied is in a store, and this is a folder."""
+        raise Refused(f"{self._at(bucket, key)}: a folder copies nothing by itself")
+
     async def create_multipart_upload(
         self, bucket: str, key: bytes, attributes: Attributes, size: int
     ) -> str:
@@ -125,6 +148,18 @@ class LocalStore:
             self._directories.check_root()
             place = self._place(bucket, key, upload_id)
             return await self._uploads.add(place, number, offset, body)
+
+    async def upload_part_copy(
+        self,
+        original: Original,  # noqa: ARG002
+        bucket: str,
+        key: bytes,
+        upload_id: str,  # noqa: ARG002
+        number: int,  # noqa: ARG002
+        span: Span,  # noqa: ARG002
+    ) -> Part:
+        """Refuse, as `copy_object` does."""
+        raise Refused(f"{self._at(bucket, key)}: a folder copies nothing by itself")
 
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that the journal has."""

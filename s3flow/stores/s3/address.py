@@ -56,6 +56,23 @@ class AddressBook:
         return Address(origin, f"{prefix}{bucket}/", f"{prefix}{bucket}")
 
 
+def service_of(settings: S3Settings) -> str:
+    """Name what answers at an endpoint: within one service, objects can be copied by name.
+
+    All of AWS is one but for its partitions, which know nothing of each other.
+    """
+    if settings.url is None:
+        return f"aws:{_partition(settings.region)}"
+    origin, prefix = _parse(settings.name, settings.url)
+    if settings.is_aws:
+        return f"aws:{_partition(region_of_endpoint(origin.host) or settings.region)}"
+    return f"{origin}{prefix}"
+
+
+def _partition(region: str) -> str:
+    return "us-gov" if region.startswith("us-gov-") else _domain(region)
+
+
 def checked_region(text: str) -> str | None:
     """Give *text* back if it can be a region's name."""
     return text if _REGION.fullmatch(text) else None

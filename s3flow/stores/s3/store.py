@@ -15,6 +15,7 @@ from s3flow.model import (
     Limits,
     Listed,
     ObjectInfo,
+    Original,
     Page,
     Part,
     Span,
@@ -22,8 +23,10 @@ from s3flow.model import (
     Upload,
 )
 from s3flow.ports import Body, Clock
+from s3flow.stores.s3.address import service_of
 from s3flow.stores.s3.answers import check_opened, upload_id_of
 from s3flow.stores.s3.body import S3Body, gather
+from s3flow.stores.s3.copying import Copies
 from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.headers import (
     encryption_of,
@@ -57,6 +60,8 @@ class S3Store:
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = settings.name
+        self.service = service_of(settings)
+        self.owner = settings.expected_bucket_owner or ""
         self.limits = Limits()
         self._is_aws = settings.is_aws
         self._asks_checksums = settings.checksums == "auto"
@@ -64,6 +69,7 @@ class S3Store:
         self._rest = Rest(settings, keyring, environ, clock)
         self._listings = Listings(self._rest)
         self._rare = Rare(settings, self._rest)
+        self._copies = Copies(self._rest)
         self._reading = {"accept-encoding": "identity"}
         if self._asks_checksums:
             self._reading["x-amz-checksum-mode"] = "ENABLED"
@@ -186,6 +192,15 @@ class S3Store:
             encryption_of(said),
         )
 
+    async def copy_object(
+        self, original: Original, bucket: str, key: bytes, *, storage_class: str, with_tags: bool
+    ) -> Stored:
+        """Copy a whole object of this service. Raises `SourceChanged`, `SourceGone`."""
+        self.refuse(bucket, key)
+        return await self._copies.copy_object(
+            original, bucket, key, storage_class, with_tags=with_tags
+        )
+
     async def create_multipart_upload(
         self,
         bucket: str,
@@ -224,6 +239,19 @@ class S3Store:
         said, etag = await self._write(call, body)
         checksum = said.get("x-amz-checksum-crc64nvme", "")
         return Part(number, body.size, etag, checksum, encryption_of(said))
+
+    async def upload_part_copy(
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        upload_id: str,
+        number: int,
+        span: Span,
+    ) -> Part:
+        """Copy *span* of an object of this service into a part. Raises `NoSuchUpload`."""
+        query = f"partNumber={number}&uploadId={quote_value(upload_id)}"
+        return await self._copies.upload_part_copy(original, bucket, key, query, number, span)
 
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that arrived, ascending. Raises `NoSuchUpload`."""

@@ -27,7 +27,17 @@ _CORRUPTED = frozenset(
     ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
 )
 _DENIED = frozenset(("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken"))
-_READS = frozenset(("GetObject", "HeadObject", "DeleteObject", "GetObjectTagging"))
+# What is missing or changed is the source, for copies too: they have a condition on nothing else.
+_READS = frozenset(
+    (
+        "GetObject",
+        "HeadObject",
+        "DeleteObject",
+        "GetObjectTagging",
+        "CopyObject",
+        "UploadPartCopy",
+    )
+)
 # Ceph 16 says NoSuchKey of an upload that it does not know (any more).
 _OF_UPLOADS = frozenset(
     ("UploadPart", "ListParts", "CompleteMultipartUpload", "AbortMultipartUpload")
@@ -70,6 +80,10 @@ _PERMISSIONS: Mapping[str, str] = {
     "HeadObject": "s3:GetObject; without s3:ListBucket a missing object also answers 403",
     "GetObject": "s3:GetObject (and kms:Decrypt for encrypted objects); without s3:ListBucket a "
     "missing object also answers 403",
+    "CopyObject": "s3:PutObject on the target, s3:GetObject on the source (both with …Tagging for "
+    "tags; kms:Decrypt, kms:GenerateDataKey for KMS)",
+    "UploadPartCopy": "s3:PutObject on the target, s3:GetObject on the source (kms:Decrypt, "
+    "kms:GenerateDataKey for KMS)",
     "PutObject": "s3:PutObject (s3:PutObjectTagging for tags, kms:GenerateDataKey for KMS)",
     "UploadPart": "s3:PutObject (and kms:Decrypt, kms:GenerateDataKey for KMS)",
     "CreateMultipartUpload": "s3:PutObject (s3:PutObjectTagging for tags, kms:GenerateDataKey)",

@@ -1,0 +1,202 @@
+"""Copies inside the store: one request for most objects, no byte through s3flow, and proven all the same."""
+
+from __future__ import annotations
+
+from s3flow.engine import plan, verify
+from s3flow.engine.multipart import OpenUpload, Way, abort, copy_in_parts
+from s3flow.engine.route import Copied, Route, object_name
+from s3flow.engine.verdicts import Verdicts
+from s3flow.errors import (
+    Archived,
+    Conflict,
+    CopyRefused,
+    Permanent,
+    S3flowError,
+    SameObject,
+    SourceChanged,
+    SourceGone,
+)
+from s3flow.events import BytesMoved, Warned
+from s3flow.model import (
+    Method,
+    MethodPolicy,
+    Original,
+    Part,
+    Proof,
+    Stored,
+    TagPolicy,
+    Transfer,
+)
+
+# After so many failures of whatever kind, an object that may be streamed is: a store that answers
+# 500 to every copy must not fail what a GET and a PUT can move.
+ATTEMPTS = 3
+
+
+async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied | None:
+    """Let the store copy an object; None when it has to be streamed.
+
+    Raises `CopyRefused` instead where the flow is not to stream, `SameObject` for a copy onto itself.
+    """
+    bucket = transfer.bucket
+    only = route.flow.method is MethodPolicy.SERVER_ONLY
+    if route.destination(transfer) == (bucket, transfer.key):
+        await _not_onto_itself(route, transfer)
+        if only:
+            raise CopyRefused(_server_only(transfer, "source and target have one name there"))
+        return None
+    if not only and (transfer.attempts >= ATTEMPTS or _was_streamed(route, transfer)):
+        return None
+    if bucket not in verdicts.works and not await verdicts.ask(bucket) and not only:
+        return None
+    try:
+        copied = await _copy(route, verdicts, transfer)
+    except CopyRefused as error:
+        is_verdict = verdicts.refused(bucket)
+        if only:
+            raise CopyRefused(_server_only(transfer, str(error))) from error
+        if is_verdict:
+            route.emit(Warned(route.flow.name, _streaming(route, bucket, error)))
+        return None
+    except BaseException:
+        verdicts.tried(bucket)
+        raise
+    if bucket not in verdicts.works:
+        verdicts.worked(bucket)
+    return copied
+
+
+def _server_only(transfer: Transfer, why: str) -> str:
+    return (
+        f"{object_name(transfer)}: the store does not copy it, and the flow is not to stream: {why}; "
+        "let the target's credentials read the source bucket (s3:GetObject, s3:GetObjectTagging), "
+        'or set method = "server-first" for the flow'
+    )
+
+
+def _streaming(route: Route, bucket: str, error: Exception) -> str:
+    there = plan.target_bucket(route.flow, bucket)
+    return (
+        f"{there} takes no copies from {bucket} inside the store, so objects are streamed: {error}"
+    )
+
+
+def _was_streamed(route: Route, transfer: Transfer) -> bool:
+    """Say whether an unfinished upload has parts of no layout that a copy inside would use."""
+    in_parts = plan.parts_in(transfer.etag) or transfer.size > route.target.limits.max_put_size
+    return bool(transfer.upload_id) and not in_parts
+
+
+async def _not_onto_itself(route: Route, transfer: Transfer) -> None:
+    """Raise `SameObject` if the one name means one object; other accounts may see other buckets."""
+    here = await route.source.head_object(transfer.bucket, transfer.key)
+    there = await route.target.head_object(transfer.bucket, transfer.key)
+    if here is None or there is None:
+        return
+    if (here.etag, here.size, here.modified) == (there.etag, there.size, there.modified):
+        raise SameObject(
+            f"{object_name(transfer)}: {route.source.name} and {route.target.name} name the same "
+            "object; give the flow another target bucket or prefix"
+        )
+
+
+# --- one object ------------------------------------------------------------------------------
+
+
+async def _copy(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied:
+    limits = route.target.limits
+    method = plan.choose_method(route.flow, limits, transfer.size, transfer.etag, inside=True)
+    if method is Method.SERVER_MULTIPART:
+        copied = await copy_in_parts(route, transfer, _by_parts(verdicts))
+        if copied is not None:
+            return copied
+    if transfer.upload_id:
+        await abort(route, transfer)  # of a plan with parts, which is not the plan any more
+    return await _copy_whole(route, transfer)
+
+
+async def _copy_whole(route: Route, transfer: Transfer) -> Copied:
+    flow, size = route.flow, transfer.size
+    bucket, key = route.destination(transfer)
+    storage_class = plan.target_storage_class(flow, transfer.storage_class)
+    if storage_class == transfer.storage_class == "STANDARD":
+        storage_class = ""  # what every store takes an object for when nothing is said
+    if route.request_buckets:
+        await route.turn(1)
+    async with route.gate:
+        try:
+            stored = await route.target.copy_object(
+                _original(route, transfer),
+                bucket,
+                key,
+                storage_class=storage_class,
+                with_tags=flow.tags is not TagPolicy.DROP,
+            )
+        except Permanent as error:
+            raise await _judged(route, transfer, error) from error
+        except SourceChanged as error:
+            raise await _judged(route, transfer, error) from error
+    route.passed += size
+    route.emit(BytesMoved(flow.name, size))
+    etag = transfer.etag
+    if stored.etag == etag and (plan.is_md5(etag) or plan.parts_in(etag)):
+        return Copied(Method.SERVER_COPY, Proof.ETAG, stored, ())
+    proof, stored = await _proof_by_looking(route, transfer, stored)
+    return Copied(Method.SERVER_COPY, proof, stored, ())
+
+
+def _original(route: Route, transfer: Transfer) -> Original:
+    return Original(transfer.bucket, transfer.key, transfer.etag, transfer.size, route.source.owner)
+
+
+def _by_parts(verdicts: Verdicts) -> Way:
+    async def bring(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]]:
+        route, transfer = upload.route, upload.transfer
+        bucket, key = route.destination(transfer)
+        span = upload.layout.span(number)
+        await route.turn(1)
+        async with route.gate:
+            try:
+                part = await route.target.upload_part_copy(
+                    _original(route, transfer), bucket, key, upload.upload_id, number, span
+                )
+            except (Permanent, SourceChanged) as error:
+                raise await _judged(route, transfer, error) from error
+        route.passed += span.size
+        verdicts.worked(transfer.bucket)
+        return part, {}
+
+    return Way(Method.SERVER_MULTIPART, bring, lambda route: route.target.limits.max_put_size)
+
+
+async def _judged(route: Route, transfer: Transfer, error: S3flowError) -> S3flowError:
+    """Say what it means that a copy was not made: `CopyRefused`, unless streaming would end like that.
+
+    That the source is gone or changed is for the source to say: the target's credentials may see
+    another bucket of that name, or none.
+    """
+    if isinstance(error, Archived):
+        return error
+    if isinstance(error, SourceGone | SourceChanged):
+        info = await route.source.head_object(transfer.bucket, transfer.key)
+        if info is None or info.etag != transfer.etag:
+            return error
+    return CopyRefused(str(error))
+
+
+async def _proof_by_looking(
+    route: Route, transfer: Transfer, stored: Stored
+) -> tuple[Proof, Stored]:
+    """Prove a copy whose ETag is not the source's by what both sides say of it."""
+    info = await verify.same_version(route, transfer, stored)
+    there = await route.target.head_object(*route.destination(transfer))
+    if there is None or there.etag != stored.etag:
+        raise Conflict(f"{object_name(transfer)}: somebody else wrote to the copy's key meanwhile")
+    seen = Stored(
+        there.size,
+        there.etag,
+        {**there.checksums, **stored.checksums},
+        stored.version_id,
+        there.encryption or stored.encryption,
+    )
+    return await verify.confirm(route, transfer, info, seen, {}), seen
