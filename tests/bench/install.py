@@ -67,15 +67,6 @@ def _install_with_go(name: str, package: str) -> None:
         raise CannotError(text)
 
 
-def version_of(name: str, *words: str) -> str:
-    """Give the first line of what a program says of its version."""
-    try:
-        command = (program(name), *(words or ("--version",)))
-    except CannotError:
-        return ""
-    return first_line(command)
-
-
 def first_line(command: Sequence[str]) -> str:
     """Run *command* for the first line of its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -38,7 +38,7 @@ console = Console()
 
 def contenders(names: Sequence[str]) -> list[Contender]:
     """Make the contenders, or those named."""
-    found: list[Contender] = [S3flow(), Floor(), *(peer() for peer in PEERS)]
+    found: list[Contender] = [S3flow(), Floor(), *PEERS]
     return [c for c in found if not names or c.name.split()[0] in names]
 
 
