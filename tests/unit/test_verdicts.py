@@ -1,0 +1,111 @@
+"""What is learnt of copies inside the store: by whom, for how long, and who waits meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+from s3flow.engine import verdicts
+from s3flow.engine.verdicts import EXPIRY, LOOKING, REFUSALS, Verdicts
+from tests.unit.lab import left_tasks
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def refuse(known: Verdicts, times: int = REFUSALS) -> list[bool]:
+    told = []
+    for _ in range(times):
+        assert await known.ask("b")
+        told.append(known.refused("b"))
+    return told
+
+
+async def test_one_tries_while_the_others_wait_for_what_comes_of_it() -> None:
+    known = Verdicts()
+    assert await known.ask("b")
+    waiting = [asyncio.create_task(known.ask("b")) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    known.worked("b")
+    assert await asyncio.gather(*waiting) == [True] * 5
+    assert known.works == {"b"}
+    assert await left_tasks() == []
+
+
+async def test_who_learns_nothing_lets_the_next_one_try() -> None:
+    known = Verdicts()
+    assert await known.ask("b")
+    first, second = (asyncio.create_task(known.ask("b")) for _ in range(2))
+    await asyncio.sleep(0)
+    known.tried("b")
+    assert await first
+    await asyncio.sleep(0)
+    assert not second.done()
+    known.tried("b")
+    assert await second
+
+
+async def test_nobody_waits_long_for_a_copy_that_takes_its_time() -> None:
+    known, patience = Verdicts(), verdicts.PATIENCE
+    verdicts.PATIENCE = 0.01
+    try:
+        assert await known.ask("b")
+        assert await known.ask("b")
+    finally:
+        verdicts.PATIENCE = patience
+
+
+async def test_refusals_in_a_row_are_the_verdict_and_it_is_told_once() -> None:
+    known = Verdicts(Clock())
+    assert await refuse(known) == [*[False] * (REFUSALS - 1), True]
+    assert not await known.ask("b")
+    assert known.refused("b") is False  # one that was under way
+    assert await known.ask("another")
+
+
+async def test_a_success_between_refusals_clears_them() -> None:
+    known = Verdicts(Clock())
+    known.worked("b")
+    for _ in range(3 * REFUSALS):
+        assert not known.refused("b")
+        assert await known.ask("b")
+        known.worked("b")
+    assert known.works == {"b"}
+
+
+async def test_a_verdict_expires_and_one_object_looks_again() -> None:
+    clock = Clock()
+    known = Verdicts(clock)
+    await refuse(known)
+    clock.now += EXPIRY - 1
+    assert not await known.ask("b")
+    clock.now += 1
+    assert await known.ask("b")
+    assert not await known.ask("b")  # the others go on streaming meanwhile
+    assert not known.refused("b")  # as before: nothing to tell
+    clock.now += LOOKING
+    assert not await known.ask("b")
+    clock.now += EXPIRY
+    assert await known.ask("b")
+    known.worked("b")
+    assert await known.ask("b")
+    assert "b" in known.works
+
+
+async def test_a_look_that_came_to_nothing_is_followed_by_another() -> None:
+    clock = Clock()
+    known = Verdicts(clock)
+    await refuse(known)
+    clock.now += EXPIRY
+    assert await known.ask("b")
+    known.tried("b")
+    assert not await known.ask("b")
+    clock.now += LOOKING
+    assert await known.ask("b")
