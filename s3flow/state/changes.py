@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from s3flow.errors import PathConflict
 from s3flow.model import Change, State, Transfer
-from s3flow.state import sql
+from s3flow.state import bulk, sql
 from s3flow.state.totals import Deltas, Line
 
 MESSAGE_LIMIT = 1000  # characters; some servers answer with whole pages
@@ -51,7 +51,8 @@ def current(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Current]:
     found: dict[int, Current] = {}
     rest = iter(ids)
     while batch := list(islice(rest, _BATCH)):
-        for row in db.execute(sql.in_list(sql.CURRENT, len(batch)), batch):
+        for row in bulk.read(db, sql.in_list(sql.CURRENT, len(batch)), batch):
+            row[-1] = bytes.fromhex(row[-1])
             found[row[0]] = Current._make(row)
     return found
 
@@ -65,7 +66,8 @@ def abandon(db: sqlite3.Connection, row: Current) -> None:
 def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Transfer]:
     """Record *changes* in their order; give the transfers whose rows are pending or were fenced."""
     rows = current(db, {change.transfer.id for change in changes})
-    deltas, updates, versions = Deltas(), [], []
+    deltas, versions = Deltas(), []
+    updates: dict[int, tuple[object, ...]] = {}  # by row, of which a batch may change one twice
     open_again: list[Transfer] = []
     for change in changes:
         row = rows.get(change.transfer.id)
@@ -87,24 +89,22 @@ def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Tr
         if after.state < sql.FIRST_FINAL:
             open_again.append(change.transfer)
         rows[row.id] = after
-        updates.append(
-            (
-                after.state,
-                after.reason,
-                change.message[:MESSAGE_LIMIT],
-                after.method,
-                after.proof,
-                after.target_etag,
-                after.dropped,
-                change.attempts,
-                change.retry_at,
-                after.upload_id or None,
-                change.part_size,
-                now,
-                row.id,
-            )
+        updates[row.id] = (
+            row.id,
+            after.state,
+            after.reason,
+            change.message[:MESSAGE_LIMIT],
+            after.method,
+            after.proof,
+            after.target_etag,
+            after.dropped,
+            change.attempts,
+            change.retry_at,
+            after.upload_id or None,
+            change.part_size,
+            now,
         )
-    db.executemany(sql.SAVE, updates)
+    bulk.write(db, sql.SAVE, list(updates.values()))
     if versions:
         db.executemany(sql.SET_VERSION, versions)
     deltas.write(db)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from typing import Any
 
 from s3flow.model import Transfer
-from s3flow.state import sql
+from s3flow.state import bulk, sql
 
 # Nothing is told to wait for so long: the clock was ahead when it was, and has been put back.
 FURTHEST = 3_600_000  # milliseconds
@@ -39,32 +39,39 @@ class Claims:
             (sql.CLAIM_STRAYED, now + FURTHEST),
         ):
             if len(taken) < limit:
-                self._collect(db.execute(statement, (flow_id, time)), flow, limit, taken)
-        if len(taken) < limit:
-            fresh = db.execute(sql.CLAIM_FRESH, (flow_id, self._reached.get(flow, 0)))
-            self._reached[flow] = self._collect(fresh, flow, limit, taken) or self._reached.get(
-                flow, 0
-            )
+                enough = limit + len(self.held)
+                rows = bulk.read(db, statement, (flow_id, time, enough))
+                self._collect(db, rows, flow, limit, taken)
+        while (missing := limit - len(taken)) > 0:
+            rows = bulk.read(db, sql.CLAIM_FRESH, (flow_id, self._reached.get(flow, 0), missing))
+            self._collect(db, rows, flow, limit, taken)
+            if rows:
+                self._reached[flow] = rows[-1][0]
+            if len(rows) < missing:
+                break
         return taken
 
-    def _collect(self, rows: sqlite3.Cursor, flow: str, limit: int, taken: list[Transfer]) -> int:
-        """Add free rows to *taken* until it has *limit*; give the last id looked at, or 0."""
-        held, states, buckets, last = self.held, sql.STATES, self._buckets, 0
-        # An open statement would pin the WAL: close it, it is seldom read to its end.
-        with closing(rows):
-            for row in rows:
-                last = row[0]
-                if last in held:
-                    continue
-                bucket = buckets.get(row[1]) or self._bucket(rows.connection, row[1])
-                # The columns are in the order of the fields: see `sql._CLAIMED_COLUMNS`.
-                taken.append(
-                    Transfer._make((last, flow, bucket, *row[2:7], states[row[7]], *row[8:]))
-                )
-                held.add(last)
-                if len(taken) == limit:
-                    break
-        return last
+    def _collect(
+        self,
+        db: sqlite3.Connection,
+        rows: list[list[Any]],
+        flow: str,
+        limit: int,
+        taken: list[Transfer],
+    ) -> None:
+        """Add free rows to *taken* until it has *limit*."""
+        held, states, buckets = self.held, sql.STATES, self._buckets
+        for row in rows:
+            # The columns are in the order of the fields: see `sql._CLAIMED`.
+            row_id, bucket_id, key, size, etag, modified, storage_class, state, *rest = row
+            if row_id in held:
+                continue
+            bucket = buckets.get(bucket_id) or self._bucket(db, bucket_id)
+            version = (bytes.fromhex(key), size, etag, modified, storage_class)
+            taken.append(Transfer._make((row_id, flow, bucket, *version, states[state], *rest)))
+            held.add(row_id)
+            if len(taken) == limit:
+                break
 
     def end(self, ids: Iterable[int], pending: Iterable[Transfer]) -> None:
         """Give up *ids*; *pending* are those of them that can be claimed again."""

@@ -83,6 +83,10 @@ class StateLock:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
+    def fileno(self) -> int:
+        """Give the descriptor: the lock holds as long as any process has it open."""
+        return self._fd
+
     def release(self) -> None:
         """Give the lock back. The file stays: removing it would race with the next holder."""
         if self._fd >= 0:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from s3flow.errors import SourceGone, StateError
 from s3flow.model import Discovered, PageChanges, Scan, State
-from s3flow.state import sql
+from s3flow.state import bulk, sql
 from s3flow.state.changes import MESSAGE_LIMIT, Current, abandon, current
 from s3flow.state.totals import Deltas
 
@@ -120,7 +120,7 @@ class PageMerge:
                     now,
                 )
             )
-        self._db.executemany(sql.ADD_OBJECT, rows)
+        bulk.write(self._db, sql.ADD_OBJECT, rows)
 
     def _count(self, items: Sequence[Discovered]) -> None:
         codes, flow_id, bucket, count = sql.CODES, self._flow_id, self.bucket_id, self.deltas.count

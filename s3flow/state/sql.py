@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import resources
 
 from s3flow.model import State
+from s3flow.state.bulk import as_one
 
 CODES: dict[State, int] = {
     State.DISCOVERED: 0,
@@ -92,14 +93,16 @@ DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
 
 # --- objects ---------------------------------------------------------------------------------
 
-ROWS = (
-    "SELECT id, object_key, size, etag, state, reason FROM objects"
-    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? AND object_key <= ?"
-    " ORDER BY object_key LIMIT ?"
+_ROW = "id, hex(object_key), size, etag, state, reason"
+ROWS = as_one(
+    _ROW,
+    "FROM objects WHERE flow_id = ? AND bucket_id = ? AND object_key > ? AND object_key <= ?"
+    " ORDER BY object_key LIMIT ?",
 )
-ROWS_TO_THE_END = (
-    "SELECT id, object_key, size, etag, state, reason FROM objects"
-    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? ORDER BY object_key LIMIT ?"
+ROWS_TO_THE_END = as_one(
+    _ROW,
+    "FROM objects WHERE flow_id = ? AND bucket_id = ? AND object_key > ?"
+    " ORDER BY object_key LIMIT ?",
 )
 KNOWN = (
     "SELECT object_key FROM objects"
@@ -110,14 +113,15 @@ ROW_BY_KEY = (
 )
 LAST_ID = "SELECT max(id) FROM objects"
 # What totals, fences and abandoned uploads need to know of a row before it changes.
-CURRENT = (
-    "SELECT id, flow_id, bucket_id, size, generation, state, reason, method, proof,"
-    " target_etag, dropped, upload_id, object_key FROM objects WHERE id IN ({ids})"
+CURRENT = as_one(
+    "id, flow_id, bucket_id, size, generation, state, reason, method, proof,"
+    " target_etag, dropped, upload_id, hex(object_key)",
+    "FROM objects WHERE id IN ({ids}) LIMIT -1",
 )
 ADD_OBJECT = (
     "INSERT INTO objects (id, flow_id, bucket_id, object_key, not_utf8, size, etag, modified,"
     " storage_class, state, reason, message, method, proof, target_etag, discovered_at, updated_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES {rows}"
 )
 NEW_VERSION = (
     "UPDATE objects SET size = ?, etag = ?, modified = ?, storage_class = ?, state = ?, reason = ?,"
@@ -129,11 +133,6 @@ VANISH = (
     "UPDATE objects SET state = 12, reason = ?, message = '', method = '', proof = '',"
     " target_etag = '', dropped = '', attempts = 0, retry_at = 0, upload_id = NULL,"
     " part_size = NULL, updated_at = ?, generation = generation + 1 WHERE id = ?"
-)
-SAVE = (
-    "UPDATE objects SET state = ?, reason = ?, message = ?, method = ?, proof = ?, target_etag = ?,"
-    " dropped = ?, attempts = ?, retry_at = ?, upload_id = ?, part_size = ?, updated_at = ?"
-    " WHERE id = ?"
 )
 SET_VERSION = (
     "UPDATE objects SET size = ?, etag = ?, modified = ?, storage_class = ?, generation = ?"
@@ -169,6 +168,12 @@ DROP_ABANDONED = "DELETE FROM abandoned WHERE flow_id = ? AND upload_id = ?"
 # --- SQLite's own ----------------------------------------------------------------------------
 # INDEXED BY refuses to run rather than scan the table: the order of these lookups is a promise.
 
+SAVE = (
+    "UPDATE objects SET state = v.column2, reason = v.column3, message = v.column4,"
+    " method = v.column5, proof = v.column6, target_etag = v.column7, dropped = v.column8,"
+    " attempts = v.column9, retry_at = v.column10, upload_id = v.column11, part_size = v.column12,"
+    " updated_at = v.column13 FROM (VALUES {rows}) AS v WHERE objects.id = v.column1"
+)
 SET_META = (
     "INSERT INTO meta (name, value) VALUES (?, ?)"
     " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -197,26 +202,33 @@ DROP_OBJECTS = (
     "DELETE FROM objects WHERE id IN (SELECT id FROM objects WHERE flow_id = ? LIMIT 10000)"
 )
 
-_CLAIMED_COLUMNS = (
-    "SELECT id, bucket_id, object_key, size, etag, modified, storage_class, state, generation,"
-    " attempts, upload_id, part_size FROM objects "
+_CLAIMED = (
+    "id, bucket_id, hex(object_key), size, etag, modified, storage_class, state, generation,"
+    " attempts, upload_id, part_size"
 )
-CLAIM_INTERRUPTED = _CLAIMED_COLUMNS + (
-    "INDEXED BY objects_interrupted"
-    " WHERE flow_id = ? AND state < 10 AND upload_id IS NOT NULL AND retry_at <= ? ORDER BY id"
+CLAIM_INTERRUPTED = as_one(
+    _CLAIMED,
+    "FROM objects INDEXED BY objects_interrupted"
+    " WHERE flow_id = ? AND state < 10 AND upload_id IS NOT NULL AND retry_at <= ?"
+    " ORDER BY id LIMIT ?",
 )
-CLAIM_WAITING = _CLAIMED_COLUMNS + (
-    "INDEXED BY objects_waiting"
-    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at <= ? ORDER BY retry_at, id"
+CLAIM_WAITING = as_one(
+    _CLAIMED,
+    "FROM objects INDEXED BY objects_waiting"
+    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at <= ?"
+    " ORDER BY retry_at, id LIMIT ?",
 )
-CLAIM_STRAYED = _CLAIMED_COLUMNS + (
-    "INDEXED BY objects_waiting"
-    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at > ? ORDER BY retry_at, id"
+CLAIM_STRAYED = as_one(
+    _CLAIMED,
+    "FROM objects INDEXED BY objects_waiting"
+    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at > ?"
+    " ORDER BY retry_at, id LIMIT ?",
 )
-CLAIM_FRESH = _CLAIMED_COLUMNS + (
-    "INDEXED BY objects_fresh"
+CLAIM_FRESH = as_one(
+    _CLAIMED,
+    "FROM objects INDEXED BY objects_fresh"
     " WHERE flow_id = ? AND id > ? AND state < 10 AND retry_at = 0 AND upload_id IS NULL"
-    " ORDER BY id"
+    " ORDER BY id LIMIT ?",
 )
 UPLOADS = (
     "SELECT upload_id FROM objects INDEXED BY objects_interrupted"

@@ -25,8 +25,8 @@ from s3flow.model import (
     Transfer,
 )
 from s3flow.ports import ROWS_AT_ONCE, Clock
+from s3flow.state import bulk, flows, pages, sql
 from s3flow.state import changes as outcomes
-from s3flow.state import flows, pages, sql
 from s3flow.state.claims import Claims
 from s3flow.state.database import Database
 from s3flow.state.lock import StateLock, refuse_network
@@ -99,6 +99,11 @@ class SqliteState:
         # Counted here, never reused: a late change must not meet another object under its id.
         self._next_id = (row[0] or 0) + 1
 
+    @property
+    def lease(self) -> tuple[int, ...]:
+        """Descriptors that other processes inherit so that the lock outlives this one with them."""
+        return () if self._lock is None else (self._lock.fileno(),)
+
     async def open_flow(self, flow: Flow) -> None:
         """Begin, or continue, a flow. Raises `FlowChanged`."""
         await self._database.write(lambda db: flows.open_flow(db, flow, self._clock()))
@@ -132,11 +137,11 @@ class SqliteState:
             if place is None:
                 return []
             if upto is None:
-                found = db.execute(sql.ROWS_TO_THE_END, (*place, after, limit))
+                found = bulk.read(db, sql.ROWS_TO_THE_END, (*place, after, limit))
             else:
-                found = db.execute(sql.ROWS, (*place, after, upto, limit))
+                found = bulk.read(db, sql.ROWS, (*place, after, upto, limit))
             return [
-                Row(row_id, key, size, etag, states[state], reason)
+                Row(row_id, bytes.fromhex(key), size, etag, states[state], reason)
                 for row_id, key, size, etag, state, reason in found
             ]
 

@@ -1,0 +1,49 @@
+"""Many rows in one statement, for sqlite3 gives Python's lock away with every row.
+
+Each step of a statement releases the lock and must win it back from the event loop's thread. Beside
+a busy loop a row that is inserted, read and updated by itself cost 80 us of CPU on both threads
+together, and 5 us in statements of hundreds.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+ROWS = 512  # in one statement at most: 17 columns each stay far below SQLite's 32,766 parameters
+
+
+def write(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Run *statement*, which has {rows} in the place of its VALUES, for all of *rows*."""
+    start, left, size = 0, len(rows), ROWS
+    while left:
+        while size > left:  # powers of two: few statements, so sqlite3 keeps them prepared
+            size //= 2
+        values = [value for row in rows[start : start + size] for value in row]
+        db.execute(_filled(statement, size, len(rows[0])), values)
+        start += size
+        left -= size
+
+
+def read(db: sqlite3.Connection, statement: str, values: Sequence[object]) -> list[list[Any]]:
+    """Give all rows of a statement made by `as_one`."""
+    (text,) = db.execute(statement, values).fetchone()
+    rows: list[list[Any]] = json.loads(text)
+    return rows
+
+
+def as_one(columns: str, rest: str) -> str:
+    """Make a SELECT of *columns* that answers with one JSON array. JSON knows no bytes: use hex().
+
+    *rest* ends in a LIMIT: only then is its order sure to survive being a subquery.
+    """
+    return f"SELECT json_group_array(json_array({columns})) FROM (SELECT * {rest})"  # noqa: S608
+
+
+@lru_cache(maxsize=128)
+def _filled(statement: str, size: int, width: int) -> str:
+    row = f"({','.join('?' * width)})"
+    return statement.format(rows=",".join([row] * size))
