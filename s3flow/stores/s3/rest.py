@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from s3flow import errors
@@ -68,7 +70,6 @@ class Rest:
         # to the source already, and if that is the same host, all could wait for each other.
         self._pools: dict[tuple[Origin, bool], Pool] = {}
         self._signers: dict[str, Signer] = {}
-        self._ssl: ssl.SSLContext | None = None
         owner = settings.expected_bucket_owner
         self._extra = {"x-amz-expected-bucket-owner": owner} if owner else {}
 
@@ -252,19 +253,13 @@ class Rest:
         return pool
 
     def _tls(self) -> ssl.SSLContext:
-        if self._ssl is None:
-            settings = self._settings
-            try:
-                context = ssl.create_default_context(cafile=settings.ca_file)
-            except OSError as error:
-                raise errors.ConfigError(
-                    f"endpoints.{settings.name}.ca_file {settings.ca_file} cannot be used: {error}"
-                ) from error
-            if not settings.verify_tls:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            self._ssl = context
-        return self._ssl
+        settings = self._settings
+        try:
+            return _context(settings.ca_file, settings.verify_tls)
+        except OSError as error:
+            raise errors.ConfigError(
+                f"endpoints.{settings.name}.ca_file {settings.ca_file} cannot be used: {error}"
+            ) from error
 
 
 def _is_misplaced(failure: Failure) -> bool:
@@ -282,3 +277,13 @@ def _named_region(failure: Failure) -> str | None:
     if text:
         return checked_region(text)
     return region_of_endpoint(failure.fields.get("Endpoint", ""))
+
+
+@cache
+def _context(ca_file: Path | None, verify: bool) -> ssl.SSLContext:
+    """Say whom to trust; once for all endpoints, for reading the system's authorities takes 18 ms."""
+    context = ssl.create_default_context(cafile=ca_file)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
