@@ -29,6 +29,7 @@ class Case:
     kind: Kind
     full: str
     quick: str
+    ours_only: bool = False  # it is measured to compare s3flow with itself
 
     def title_of(self, *, quick: bool) -> str:
         """Give the title, which says when the set is the smaller one."""
@@ -52,7 +53,9 @@ CASES = {
         Case("mix-disk", "document bucket -> disk", Kind.TO_DISK, "documents", "documents400"),
         Case("copies", "20,000 server-side copies", Kind.SERVER_COPY, "small", "small2k"),
         Case("scan", "list and record 1,000,000 keys", Kind.SCAN, "million", "hundredk"),
+        Case("scan-100k", "list and record 100,000 keys", Kind.SCAN, "hundredk", "hundredk", True),
         Case("rescan", "second run, 1,000,000 keys", Kind.RESCAN, "million", "hundredk"),
+        Case("rescan-100k", "second run, 100,000 keys", Kind.RESCAN, "hundredk", "hundredk", True),
         Case("restart", "restart, 10,000,000 rows", Kind.RESTART, "small", "small2k"),
     )
 }

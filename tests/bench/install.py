@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,14 @@ def _install_with_go(name: str, package: str) -> None:
         refused.parent.mkdir(parents=True, exist_ok=True)
         refused.write_text(text)
         raise CannotError(text)
+
+
+def module_version(path: str, package: str) -> str:
+    """Give the version of *package* that Go noted in the program at *path*, or nothing."""
+    found = re.search(
+        rb"\nmod\t" + re.escape(package.encode()) + rb"\t([^\t\n]+)", Path(path).read_bytes()
+    )
+    return found[1].decode() if found else ""
 
 
 def first_line(command: Sequence[str]) -> str:
