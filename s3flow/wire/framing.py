@@ -15,8 +15,9 @@ MAX_CHUNK_LINE = 1024  # bytes: a size and its extensions
 
 HEAD_END = b"\r\n\r\n"
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\0]*)?")
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIELD = re.compile(rf"^({_NAME}):[ \t]*((?:[^\r\n]*[^\r\n \t])?)", re.MULTILINE)
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?(?![^\r])")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _NAMES = 1024  # how many checked names are remembered; user metadata makes them unbounded
@@ -47,37 +48,45 @@ def parse_head(data: memoryview, method: str) -> Head:
 
     Raises `BadAnswer` for whatever two parties could read differently.
     """
-    lines = _lines(str(data, "latin-1"))
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise BadAnswer(f"the answer does not begin with an HTTP/1.x status: {lines[0][:80]!r}")
-    headers: dict[str, str] = {}
-    known = _known_names
-    del lines[0]
-    for line in lines:
-        name, colon, value = line.partition(":")
-        lower = (known.get(name) if colon else None) or _check_name(name, line)
-        value = value.strip(" \t")
-        if lower in headers:
-            value = f"{headers[lower]}, {value}"
-        headers[lower] = value
-    return _frame(method, int(match[2]), headers, modern=match[1] == "1")
-
-
-def _lines(text: str) -> list[str]:
-    lines = text.split("\r\n")
-    breaks = len(lines) - 1
+    text = str(data, "latin-1")
+    breaks = text.count("\r\n")
     if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
         raise BadAnswer("the answer's head has a NUL or a line break that is not CR LF")
-    if breaks > MAX_HEADERS:
-        raise BadAnswer(f"the answer has more than {MAX_HEADERS} headers")
-    return lines
+    status = _STATUS_LINE.match(text)
+    if status is None:
+        first = text.partition("\r\n")[0]
+        raise BadAnswer(f"the answer does not begin with an HTTP/1.x status: {first[:80]!r}")
+    # All lines in one go, in C: half of the time of a look at each line.
+    fields: list[tuple[str, str]] = _FIELD.findall(text, status.end())
+    if len(fields) != breaks or breaks > MAX_HEADERS:
+        raise _bad_lines(text.split("\r\n")[1:])
+    known = _known_names
+    try:
+        headers = {known[name]: value for name, value in fields}
+    except KeyError:
+        headers = {_lower(name): value for name, value in fields}
+    if len(headers) != breaks:
+        headers = _joined(fields)
+    return _frame(method, int(status[2]), headers, modern=status[1] == "1")
 
 
-def _check_name(name: str, line: str) -> str:
-    """Give a valid header name in lower case; folded lines and missing colons fail here too."""
-    if name == line or _TOKEN.fullmatch(name) is None:
-        raise BadAnswer(f"the answer has an invalid header line: {line[:80]!r}")
+def _bad_lines(lines: list[str]) -> BadAnswer:
+    if len(lines) > MAX_HEADERS:
+        return BadAnswer(f"the answer has more than {MAX_HEADERS} headers")
+    line = next(line for line in lines if _FIELD.match(line) is None)
+    return BadAnswer(f"the answer has an invalid header line: {line[:80]!r}")
+
+
+def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        lower = _lower(name)
+        headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+    return headers
+
+
+def _lower(name: str) -> str:
+    """Give a header's name in lower case, and remember it."""
     if len(_known_names) >= _NAMES:
         _known_names.clear()
     lower = _known_names[name] = name.lower()
@@ -85,8 +94,10 @@ def _check_name(name: str, line: str) -> str:
 
 
 def _frame(method: str, status: int, headers: dict[str, str], *, modern: bool) -> Head:
-    connection = headers.get("connection")
-    if connection is None:
+    connection = headers.get("connection", "")
+    if connection == "keep-alive":
+        keep = True
+    elif not connection:
         keep = modern
     else:
         options = {option.strip().lower() for option in connection.split(",")}
@@ -109,7 +120,9 @@ def _frame(method: str, status: int, headers: dict[str, str], *, modern: bool) -
 
 
 def _content_length(text: str) -> int:
-    values = {value.strip(" \t") for value in text.split(",")} if "," in text else {text}
+    if _DIGITS.fullmatch(text) is not None:
+        return int(text)
+    values = {value.strip(" \t") for value in text.split(",")}
     value = values.pop()
     if values or _DIGITS.fullmatch(value) is None:
         raise BadAnswer(f"the answer has an unusable Content-Length: {text[:80]!r}")
@@ -180,4 +193,5 @@ class Chunks:
         text = line.decode("latin-1")
         if "\0" in text or "\r" in text or "\n" in text:
             raise BadAnswer("the answer's trailers have a control character")
-        _check_name(text.partition(":")[0], text)
+        if _FIELD.match(text) is None:
+            raise BadAnswer(f"the answer's trailers have an invalid line: {text[:80]!r}")
