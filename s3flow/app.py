@@ -4,86 +4,80 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import pickle
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3flow import garbage, upkeep
+from s3flow.assembly import LocalSettings, Orders, StoreSettings, opened
 from s3flow.config import DaemonSettings, LocalEndpoint, S3Endpoint, Settings
 from s3flow.engine.daemon import Daemon
-from s3flow.engine.wiring import Pace, Wiring
-from s3flow.errors import ConfigError
+from s3flow.engine.flow import Crew, OwnHands
+from s3flow.engine.wiring import Pace, Share, Wiring
 from s3flow.events import Emit, fan_out
 from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.board import Board
 from s3flow.observe.progress import FlowSnapshot
-from s3flow.process import Ending, allow_open_files
-from s3flow.state import open_sqlite
+from s3flow.process import Ending, allow_open_files, usable_cpus
+from s3flow.state import SqliteState, open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
-from s3flow.stores.local import LocalStore
-from s3flow.stores.s3 import S3Settings, S3Store
+from s3flow.stores.s3 import S3Settings
+
+if TYPE_CHECKING:
+    from s3flow.crew.crew import Post
 
 # Bytes that one body in flight takes at most, measured: 256 KiB to receive into, and what TLS keeps
 # on both sides. Bodies up to 64 KiB take next to nothing and are not counted.
 BODY_MEMORY = 1024 * 1024
-Store = S3Store | LocalStore
+LISTING = 0.1  # of the rate of requests, where others move the bytes
 
 
 # --- parts -----------------------------------------------------------------------------------
 
 
-def open_store(name: str, endpoint: S3Endpoint | LocalEndpoint, daemon: DaemonSettings) -> Store:
-    """Make the store of an endpoint. Nothing is sent yet; a local root is looked at."""
+def store_settings(
+    name: str, endpoint: S3Endpoint | LocalEndpoint, concurrency: int, *, shared: bool = False
+) -> StoreSettings:
+    """Give what the store of an endpoint needs to know in a process of so much *concurrency*."""
     if isinstance(endpoint, LocalEndpoint):
-        return LocalStore(name, endpoint.root)
-    return S3Store(
-        S3Settings(
-            name=name,
-            url=endpoint.url or None,
-            region=endpoint.region,
-            addressing=endpoint.addressing,
-            access_key_id=endpoint.access_key_id or None,
-            secret_access_key=endpoint.secret_access_key.get_secret_value() or None,
-            session_token=endpoint.session_token.get_secret_value() or None,
-            profile=endpoint.profile or None,
-            role_arn=endpoint.role_arn or None,
-            external_id=endpoint.external_id or None,
-            ca_file=Path(endpoint.ca_file) if endpoint.ca_file else None,
-            verify_tls=endpoint.verify_tls,
-            expected_bucket_owner=endpoint.expected_bucket_owner or None,
-            checksums=endpoint.checksums,
-            concurrency=max(64, 2 * daemon.concurrency),
-            connect_timeout=endpoint.connect_timeout,
-            progress_timeout=endpoint.progress_timeout,
-            answer_timeout=endpoint.answer_timeout,
-        )
+        return LocalSettings(name, endpoint.root, shared)
+    return S3Settings(
+        name=name,
+        url=endpoint.url or None,
+        region=endpoint.region,
+        addressing=endpoint.addressing,
+        access_key_id=endpoint.access_key_id or None,
+        secret_access_key=endpoint.secret_access_key.get_secret_value() or None,
+        session_token=endpoint.session_token.get_secret_value() or None,
+        profile=endpoint.profile or None,
+        role_arn=endpoint.role_arn or None,
+        external_id=endpoint.external_id or None,
+        ca_file=Path(endpoint.ca_file) if endpoint.ca_file else None,
+        verify_tls=endpoint.verify_tls,
+        expected_bucket_owner=endpoint.expected_bucket_owner or None,
+        checksums=endpoint.checksums,
+        concurrency=max(64, 2 * concurrency),
+        connect_timeout=endpoint.connect_timeout,
+        progress_timeout=endpoint.progress_timeout,
+        answer_timeout=endpoint.answer_timeout,
     )
 
 
-@asynccontextmanager
-async def wired(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[list[Wiring]]:
+def wired(settings: Settings, flows: Sequence[Flow]) -> AbstractAsyncContextManager[list[Wiring]]:
     """Open the stores that *flows* use, one for each endpoint, and close them at the end."""
-    async with AsyncExitStack() as stack:
-        stores: dict[str, Store] = {}
-        for flow in flows:
-            for name in (flow.source.endpoint, flow.target.endpoint):
-                if name not in stores:
-                    stores[name] = open_store(name, settings.endpoints[name], settings.daemon)
-                    stack.push_async_callback(stores[name].close)
-        yield [_wiring(flow, stores) for flow in flows]
-
-
-def _wiring(flow: Flow, stores: dict[str, Store]) -> Wiring:
-    source, target = stores[flow.source.endpoint], stores[flow.target.endpoint]
-    if isinstance(source, LocalStore):
-        raise ConfigError(f"flow {flow.name}: {flow.source.endpoint} is a folder, not a source")
-    return Wiring(flow, source, target, reader=target if isinstance(target, S3Store) else None)
+    stores = {
+        name: store_settings(name, endpoint, settings.daemon.concurrency)
+        for name, endpoint in settings.endpoints.items()
+    }
+    return opened(stores, flows)
 
 
 def pace(settings: DaemonSettings) -> Pace:
@@ -95,6 +89,33 @@ def pace(settings: DaemonSettings) -> Pace:
         max_requests_per_s=settings.max_requests_per_s,
         drain_timeout=settings.drain_timeout,
     )
+
+
+def worker_processes(settings: DaemonSettings) -> int:
+    """Say how many processes move bytes; with 1 it is this one."""
+    if settings.workers:
+        return settings.workers
+    limits = pace(settings)
+    return min(usable_cpus(), limits.concurrency, limits.bodies)
+
+
+def posts(settings: Settings, flows: Sequence[Flow], count: int) -> list[Post]:
+    """Share the work out to *count* worker processes: what each is started with."""
+    from s3flow.crew.crew import Post
+
+    found = []
+    for number in range(count):
+        share = Share(number, count, (1 - LISTING) / count)
+        limits = replace(pace(settings.daemon), share=share)
+        concurrency = share.places(limits.concurrency)
+        stores = {
+            name: store_settings(name, endpoint, concurrency, shared=True)
+            for name, endpoint in settings.endpoints.items()
+        }
+        level = logging.getLevelNamesMapping()[settings.daemon.log_level.upper()]
+        orders = pickle.dumps(Orders(number, stores, flows, limits, level))
+        found.append(Post(orders, {flow.name: limits.concurrency_of(flow) for flow in flows}))
+    return found
 
 
 # --- what is shown ---------------------------------------------------------------------------
@@ -154,16 +175,19 @@ class Work:
             await upkeep.recognise(state, wirings)
             stack.enter_context(_signals(self.stop, self.abandon))
             board = Board(state, self.flows)
-            show, tell = self._show(stack, board)
+            show, told = self._show(stack, board)
             listen, count = await self._listen(stack, board)
+            tell = fan_out(logs.LogEvents(debug=self._debug), *told, *count)
+            limits, crew, keep = self._crew(state, tell)
             daemon = Daemon(
                 state=state,
                 wirings=wirings,
-                pace=pace(self.settings.daemon),
+                pace=limits,
                 crc64=Crc64Nvme(),
-                tell=fan_out(logs.LogEvents(debug=self._debug), *tell, *count),
+                tell=tell,
                 stop=self.stop,
                 abandon=self.abandon,
+                crew=crew,
             )
             # Files of this run are younger than this, by more than a file system's clock is coarse.
             started = time.time() - 0.1
@@ -171,7 +195,7 @@ class Work:
                 sweeping = group.create_task(upkeep.sweep(state, wirings, started, daemon.tell))
                 side = [
                     group.create_task(work)
-                    for work in (*show, *listen, board.run(), _supervised(board))
+                    for work in (*show, *listen, *keep, board.run(), _supervised(board))
                 ]
                 systemd.notify("READY=1")
                 await (daemon.scan() if self.scan_only else daemon.run(once=self.once))
@@ -181,6 +205,22 @@ class Work:
                 for task in (sweeping, stopped, *side):
                     task.cancel()
             return self._ending(daemon, board.last), board.last
+
+    def _crew(
+        self, state: SqliteState, tell: Emit
+    ) -> tuple[Pace, Crew, list[Coroutine[Any, Any, None]]]:
+        """Choose between workers in this process and processes of their own; and what keeps these."""
+        settings = self.settings.daemon
+        limits, count = pace(settings), worker_processes(settings)
+        if count == 1 or self.scan_only:
+            return limits, OwnHands(), []
+        from s3flow import member
+        from s3flow.crew.crew import ProcessCrew
+
+        crew = ProcessCrew(
+            member.command, posts(self.settings, self.flows, count), state.lease, self.stop, tell
+        )
+        return replace(limits, share=Share(requests=LISTING)), crew, [crew.run()]
 
     @property
     def _debug(self) -> bool:

@@ -123,6 +123,30 @@ class Warned(NamedTuple):
     message: str
 
 
+class WorkerStarted(NamedTuple):
+    """A worker process is ready to move bytes."""
+
+    worker: int
+    pid: int
+
+
+class WorkerPulse(NamedTuple):
+    """A worker process lives: the CPU *seconds* since its last pulse, and how late its loop was."""
+
+    worker: int
+    seconds: float
+    lag: float
+
+
+class WorkerEnded(NamedTuple):
+    """A worker process died; *returned* transfers are given to others, the next starts after *delay*."""
+
+    worker: int
+    how: str
+    returned: int
+    delay: float
+
+
 Event = (
     ScanStarted
     | PageMerged
@@ -139,6 +163,9 @@ Event = (
     | FlowUnblocked
     | UploadAborted
     | Warned
+    | WorkerStarted
+    | WorkerPulse
+    | WorkerEnded
 )
 Emit = Callable[[Event], None]
 

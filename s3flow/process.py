@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import resource
+import signal
+import sys
 from collections.abc import Coroutine
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
 OPEN_FILES = 65_536
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Result = TypeVar("Result")
 
 
@@ -40,3 +46,35 @@ def allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its *parent* dies, where it can (Linux).
+
+    Elsewhere the end of the line to the parent does, as soon as the loop turns.
+    """
+    import ctypes
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Count the CPUs that this process may use: by its affinity, and its cgroup's quota on Linux."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(count or 1, _quota(root)))
+
+
+def _quota(root: Path) -> int:
+    """Give the CPUs that the cgroup's quota (version 2) is worth, rounded up."""
+    least = sys.maxsize
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        group = next(line[3:] for line in lines if line.startswith("0::")).strip("/")
+        for path in (group, *(str(above) for above in Path(group).parents)):
+            with contextlib.suppress(OSError, ValueError):
+                quota, period = (root / "sys/fs/cgroup" / path / "cpu.max").read_text().split()
+                least = min(least, -(-int(quota) // int(period)))  # "max": no quota, no number
+    return least

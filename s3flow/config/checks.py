@@ -22,7 +22,7 @@ from s3flow.model import GIB, MIB, Flow, MethodPolicy, Mode
 
 def combination_problems(settings: Settings) -> list[str]:
     """Give what is wrong between settings that are right by themselves, one line each."""
-    problems = list(_listener(settings))
+    problems = [*_listener(settings), *_workers(settings)]
     for name, endpoint in settings.endpoints.items():
         if isinstance(endpoint, S3Endpoint):
             problems += (f"endpoints.{name}.{line}" for line in _credentials(endpoint))
@@ -63,6 +63,15 @@ def _listener(settings: Settings) -> Iterator[str]:
         yield (
             f"daemon.listen: {daemon.listen!r} can be reached from other machines and asks for no "
             'password: use "127.0.0.1:9440", or set daemon.allow_remote_metrics = true'
+        )
+
+
+def _workers(settings: Settings) -> Iterator[str]:
+    daemon = settings.daemon
+    if daemon.workers > min(daemon.concurrency, daemon.memory // MIB):
+        yield (
+            f"daemon.workers: {daemon.workers} processes share concurrency ({daemon.concurrency})"
+            f" and memory ({daemon.memory // MIB} MiB): give each of them at least one and a MiB"
         )
 
 

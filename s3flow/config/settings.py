@@ -20,6 +20,7 @@ from s3flow.config.units import (
     OptionalSize,
     Size,
     Whole,
+    Workers,
 )
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow, MethodPolicy, Mode, Overwrite, TagPolicy
@@ -117,6 +118,7 @@ class DaemonSettings(_Table):
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9440"  # "": no listener
     allow_remote_metrics: bool = False
     concurrency: Annotated[Whole, Field(ge=1, le=10_000)] = 64
+    workers: Annotated[Workers, Field(ge=0, le=256)] = 1  # processes that move bytes; 0: "auto"
     memory: Annotated[Size, Field(ge=MIB)] = 32 * MIB
     max_bytes_per_s: Size = 0
     max_requests_per_s: Annotated[Whole, Field(ge=0)] = 0

@@ -90,7 +90,16 @@ def _whole(value: object) -> object:
     return value
 
 
+def _workers(value: object) -> object:
+    if value == "auto":
+        return 0
+    if value in (0, "0"):
+        raise ValueError('is not a number of processes: write 1 or more, or "auto"')
+    return _whole(value)
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
+Workers = Annotated[int, BeforeValidator(_workers)]  # 0: as many as there are CPUs
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 OptionalSize = Annotated[int | None, BeforeValidator(_optional_size)]  # "" means none

@@ -10,12 +10,15 @@ itself takes two spellings for one name, the first stays and the other is refuse
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shlex
 import stat
 import threading
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from s3flow.errors import NameRefused, NameTooLong, PathConflict, TargetUnavailable
@@ -84,10 +87,10 @@ class Directories:
     """Open directories below a root, each found from its parent's descriptor and without links.
 
     Used by the loop and by threads. *fold_case*: whether two spellings are one name; None asks the
-    file system.
+    file system. *shared*: other processes of ours make directories and files here too.
     """
 
-    def __init__(self, root: Path, fold_case: bool | None) -> None:
+    def __init__(self, root: Path, fold_case: bool | None, *, shared: bool = False) -> None:
         self.root_path = root
         self.root = _open_root(root)
         # A file system that folds finds the other spelling by itself: only then need it be listed.
@@ -95,6 +98,8 @@ class Directories:
         self.folds = probed or bool(fold_case)
         self._looks_up_folded = probed
         self._lock = threading.Lock()
+        self._alone = threading.Lock()
+        self._shared = shared
         self._cached: OrderedDict[bytes, Directory] = OrderedDict()
         self._unsynced: dict[bytes, int] = {}
         self._made = 0
@@ -188,6 +193,21 @@ class Directories:
             if self._unsynced.get(path) == made:
                 del self._unsynced[path]
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others, threads and processes of ours, from giving names meanwhile."""
+        with self._alone:
+            if not (self._shared and self.folds):
+                yield
+                return
+            # An flock ends with its own opening of the directory.
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.root.fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(fd)
+
     def check_spelling(self, directory: Directory, name: bytes) -> None:
         """Raise `PathConflict` if the directory has *name* in another spelling."""
         if self._looks_up_folded and not exists(directory, name):
@@ -226,6 +246,9 @@ class Directories:
             self.check_spelling(parent, component)
         try:
             fd = os.open(component, _OPEN, dir_fd=parent.fd)
+            if make and self._shared:
+                # Perhaps another process made it a moment ago, and has not made it durable.
+                self._note_made(parent)
         except FileNotFoundError:
             if not make:
                 raise
@@ -244,6 +267,9 @@ class Directories:
             os.mkdir(component, dir_fd=parent.fd)
         except FileExistsError:
             return  # somebody was faster; what it is shows when it is opened
+        self._note_made(parent)
+
+    def _note_made(self, parent: Directory) -> None:
         self._made += 1
         self._unsynced[parent.path] = self._made
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -72,12 +71,9 @@ class Note:
 class Settlement:
     """One batch of notes on its way to the disk."""
 
-    def __init__(
-        self, directories: Directories, notes: Sequence[Note], renaming: threading.Lock
-    ) -> None:
+    def __init__(self, directories: Directories, notes: Sequence[Note]) -> None:
         self._directories = directories
         self._notes = notes
-        self._renaming = renaming
         self._errors: dict[int, S3flowError] = {}
 
     def run(self) -> list[Exception | None]:
@@ -139,7 +135,7 @@ class Settlement:
         fd = note.directory.fd
         try:
             # Two spellings of a name must not pass the check side by side.
-            with self._renaming:
+            with self._directories.alone():
                 if self._directories.folds:
                     self._directories.check_spelling(note.directory, note.name)
                 os.rename(temp, note.name, src_dir_fd=fd, dst_dir_fd=fd)

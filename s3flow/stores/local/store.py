@@ -43,10 +43,12 @@ class LocalStore:
     """Objects as files below *root*; `paths` has the rule for their names.
 
     Raises `TargetUnavailable` when the root cannot be used. *fold_case* overrides what the file
-    system says of itself about spellings of a name.
+    system says of itself about spellings of a name; *shared*: other processes of ours write here too.
     """
 
-    def __init__(self, name: str, root: Path, *, fold_case: bool | None = None) -> None:
+    def __init__(
+        self, name: str, root: Path, *, fold_case: bool | None = None, shared: bool = False
+    ) -> None:
         self.name = name
         self.service = ""  # copies nothing by itself
         self.limits = Limits(
@@ -61,11 +63,10 @@ class LocalStore:
             etags=False,
             paths=True,
         )
-        self._directories = Directories(root, fold_case)
+        self._directories = Directories(root, fold_case, shared=shared)
         self._threads = Threads(name)
         self._uploads = uploads.Uploads(self._directories, self._threads)
         self._unsettled: dict[tuple[str, bytes], Note] = {}
-        self._renaming = threading.Lock()
         # Unique to this process by chance, in it by counting: no system call for each object.
         self._temp = TEMP_PREFIX + os.urandom(4).hex().encode()
         self._count = itertools.count()
@@ -197,7 +198,7 @@ class LocalStore:
         ours = [note for note in notes if isinstance(note, Note)]
         if not ours:
             return [None] * len(notes)
-        settlement = Settlement(self._directories, ours, self._renaming)
+        settlement = Settlement(self._directories, ours)
         try:
             answers = iter(await self._threads.run(settlement.run))
         finally:

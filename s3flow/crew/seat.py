@@ -1,0 +1,282 @@
+"""The supervisor's side of one worker process: what it holds, what it says, its death and the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from s3flow.crew import messages as say
+from s3flow.crew.chorus import Chorus
+from s3flow.crew.link import Link, Message
+from s3flow.engine.flow import RunningFlow
+from s3flow.engine.recorder import Entry
+from s3flow.errors import S3flowError, WorkerLost
+from s3flow.events import (
+    BytesMoved,
+    Emit,
+    Retried,
+    TransferEnded,
+    TransferStarted,
+    WorkerEnded,
+    WorkerPulse,
+    WorkerStarted,
+)
+from s3flow.model import Change, Transfer
+
+MOST_FRUITLESS = 5  # lives in a row that moved nothing: then it is not bad luck
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before the next process
+SILENCE = 60.0  # seconds without a sign of life; the process has a pulse of one second
+LAST_WORDS = 2.0  # seconds that a process gets to quit
+# Small transfers lie ready in a process, so that it need not wait for the line; never many bytes, for
+# another process may run out of work meanwhile.
+AHEAD = 64
+AHEAD_BYTES = 8 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Held:
+    """A transfer that a process has. *change*: it ended so, and is not durable yet."""
+
+    transfer: Transfer
+    flow: RunningFlow
+    started: bool = False
+    change: Change | None = None
+
+
+@dataclass(slots=True)
+class Seat:
+    """A place for a worker process, which outlives the process that has it.
+
+    *command* starts one, with the number of the descriptor that it finds its line at; *orders* is the
+    first thing it hears. *places*: transfers at a time, by flow. *lease*: descriptors whose locks must
+    last as long as the process. *freed* is called when there may be room again.
+    """
+
+    number: int
+    command: Callable[[int], Sequence[str]]
+    orders: bytes
+    places: Mapping[str, int]
+    flows: Mapping[str, RunningFlow]
+    lease: Sequence[int]
+    stop: asyncio.Event
+    tell: Emit
+    chorus: Chorus
+    freed: Callable[[], None]
+    held: dict[int, Held] = field(default_factory=dict)
+    load: int = 0  # bytes of what it works on
+    _busy: Counter[str] = field(default_factory=Counter)  # transfers that have not ended, by flow
+    _link: Link | None = None
+    _process: subprocess.Popen[bytes] | None = None
+    _remembering: set[asyncio.Task[None]] = field(default_factory=set)
+    _fruitful: bool = False
+    _last_sign: float = 0.0
+    _cpu: float = 0.0
+
+    # --- what the dispatcher asks -------------------------------------------------------------
+
+    def has_room(self, flow: str) -> bool:
+        """Say whether the process can take another transfer of *flow*."""
+        if self._link is None:
+            return False
+        busy, places = self._busy[flow], self.places[flow]
+        return busy < places or (0 < places <= busy < places + AHEAD and self.load < AHEAD_BYTES)
+
+    def give(self, flow: RunningFlow, transfer: Transfer) -> None:
+        """Hand a transfer out. Only where there is room."""
+        if self._link is None:
+            raise WorkerLost(f"worker process {self.number} is gone")
+        self.held[transfer.id] = Held(transfer, flow)
+        self._busy[transfer.flow] += 1
+        self.load += transfer.size
+        self._link.send(say.pack_transfer(transfer))
+
+    def say_stop(self) -> None:
+        """Let what has begun end, and nothing begin."""
+        if self._link is not None:
+            self._link.send((say.STOP,))
+
+    # --- lives --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Have a process at work until cancelled. Raises `WorkerLost` when none will live."""
+        fruitless = 0
+        while True:
+            code = await self._live()
+            fruitless = 0 if self._fruitful else fruitless + 1
+            if fruitless >= MOST_FRUITLESS and not self.stop.is_set():
+                raise WorkerLost(
+                    f"worker process {self.number} died {fruitless} times in a row before it moved"
+                    f" anything, the last time {_how(code)}: see what it logged, or set workers = 1"
+                )
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**fruitless)
+            lost = await self._give_back()
+            self.tell(WorkerEnded(self.number, _how(code), lost, pause))
+            if self.stop.is_set():
+                await asyncio.Event().wait()  # for the end: nothing new is begun
+            await asyncio.sleep(pause)
+
+    async def _live(self) -> int:
+        """Start a process and listen to it until it dies; gives its exit code."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # In this thread: Linux takes the end of the thread that forked for the parent's death.
+            # It takes 2 ms, most of them in the kernel.
+            self._process = process = subprocess.Popen(  # noqa: S603, ASYNC220  our own program
+                self.command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *self.lease),
+            )
+        try:
+            await self._listen(ours)
+        finally:
+            await self._end(process)
+        return process.returncode
+
+    async def _listen(self, ours: socket.socket) -> None:
+        self._fruitful, self._last_sign, self._cpu = False, time.monotonic(), 0.0
+        heard: asyncio.Queue[list[Message] | None] = asyncio.Queue()
+
+        def take(batch: list[Message]) -> None:
+            self._last_sign = time.monotonic()  # not when it is dealt with: the state may be slow
+            heard.put_nowait(batch)
+
+        link = Link(take, lambda: heard.put_nowait(None))
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        link.send((say.ORDERS, self.orders))
+        if self.stop.is_set():
+            link.send((say.STOP,))
+        self._link = link
+        self.freed()
+        while (batch := await heard.get()) is not None:
+            for message in batch:
+                await self._hear(message)
+            self.freed()
+
+    async def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Make sure that the process is gone: by itself if it still hears, else by force."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.send((say.QUIT,))
+            link.close()
+        try:
+            await asyncio.to_thread(process.wait, LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def check_pulse(self) -> None:
+        """Kill a process that hangs."""
+        if self._link is not None and time.monotonic() - self._last_sign > SILENCE:
+            _log.error("worker process %d hangs and is killed", self.number)
+            if self._process is not None:
+                self._process.kill()
+
+    async def _give_back(self) -> int:
+        """Give what the dead process held to the others; says how many transfers it was."""
+        if self._remembering:
+            await asyncio.wait(self._remembering)
+        self.chorus.silence(self.number)
+        lost, self.held = self.held, {}
+        self._busy.clear()
+        self.load = 0
+        flows: dict[str, RunningFlow] = {}
+        for held in lost.values():
+            transfer, emit = held.transfer, held.flow.route.emit
+            flows[transfer.flow] = held.flow
+            if held.started and held.change is None:
+                message = f"worker process {self.number} died"
+                emit(Retried(transfer, WorkerLost.reason, message, 0.0))
+                emit(TransferEnded(Change(transfer, transfer.state), 0.0))
+        for name, flow in flows.items():
+            mine = [held.transfer for held in lost.values() if held.transfer.flow == name]
+            await flow.feed.returned(mine)
+        self.freed()
+        return len(lost)
+
+    # --- what the process says ----------------------------------------------------------------
+
+    async def _hear(self, message: Message) -> None:
+        kind = message[0]
+        if kind == say.STARTED:
+            held = self.held[message[1]]
+            held.started = True
+            held.flow.route.emit(TransferStarted(held.transfer))
+        elif kind == say.ENDED:
+            await self._ended(*message[1:])
+        elif kind == say.SETTLED:
+            for number in message[1]:
+                await self._record(number, self.held[number].change)
+        elif kind == say.MOVED:
+            self._moved(*message[1:])
+        elif kind == say.REVISED:
+            held = self.held[message[1][0]]
+            await self._record(held.transfer.id, say.unpack_change(message[1], held.transfer))
+        elif kind == say.REMEMBER:
+            task = asyncio.create_task(self._remember(*message[1:]))
+            self._remembering.add(task)
+            task.add_done_callback(self._remembering.discard)
+        else:
+            self._hear_rare(message)
+
+    def _hear_rare(self, message: Message) -> None:
+        kind = message[0]
+        if kind == say.PULSE:
+            spent, self._cpu = message[1] - self._cpu, message[1]
+            self.tell(WorkerPulse(self.number, spent, message[2]))
+        elif kind == say.RETRIED:
+            held = self.held[message[1]]
+            held.flow.route.emit(Retried(held.transfer, *message[2:]))
+        elif kind == say.TOLD:
+            self.chorus.say(self.number, say.unpack_event(message))
+        elif kind == say.LOGGED:
+            name, level, text = message[1:]
+            logging.getLogger(name).log(level, "%s", text, extra={"worker": self.number})
+        elif kind == say.READY and self._process is not None:
+            self.tell(WorkerStarted(self.number, self._process.pid))
+
+    async def _ended(self, seconds: float, is_durable: bool, packed: tuple[object, ...]) -> None:
+        self._fruitful = True
+        held = self.held[packed[0]]  # type: ignore[index]
+        change = held.change = say.unpack_change(packed, held.transfer)
+        self._busy[held.transfer.flow] -= 1
+        self.load -= held.transfer.size
+        held.flow.route.emit(TransferEnded(change, seconds))
+        if is_durable:
+            await self._record(held.transfer.id, change)
+
+    async def _record(self, number: int, change: Change | None) -> None:
+        held = self.held[number]
+        if change is not None:
+            await held.flow.recorder.record(Entry(change))
+        del self.held[number]
+        held.flow.feed.done()
+
+    def _moved(self, name: str, moved: int, passed: int) -> None:
+        self._fruitful = True
+        flow = self.flows[name]
+        flow.route.passed += passed
+        if moved:
+            flow.route.emit(BytesMoved(name, moved))
+
+    async def _remember(self, question: int, number: int, upload_id: str, part_size: int) -> None:
+        """Make an upload id durable, and say so."""
+        held = self.held[number]
+        problem = ""
+        try:
+            await held.flow.route.remember(held.transfer, upload_id, part_size)
+        except S3flowError as error:
+            problem = str(error)
+        if self._link is not None:
+            self._link.send((say.REMEMBERED, question, problem))
+
+
+def _how(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with exit code {code}"
