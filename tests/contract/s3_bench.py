@@ -17,6 +17,8 @@ from tests.contract.kit import Bench
 MOTO_GAPS = {
     "awkward_keys_are_listed": "moto routes no key with a line break",
     "beforehand[moto-line": "moto routes no key with a line break",
+    "awkward_keys_are_copied": "moto routes no key with a line break",
+    "another_version_is_not_copied": "moto ignores the condition on a copy's source",
     "headers_and_tags_come_back": "moto takes no & in a tag",
     "an_unknown_upload_is_named": "moto answers 500 to parts of unknown uploads",
     "an_aborted_upload_is_gone": "moto answers 500 to the end of an unknown upload",
