@@ -39,6 +39,20 @@ def program(name: str) -> str:
     return found
 
 
+def apt_install(*packages: str) -> bool:
+    """Install Debian packages if that is possible here; False when it is not or went wrong."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return False
+    print(f"installing {' '.join(packages)}", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ("apt-get", "install", "-y", "--no-install-recommends", *packages)
+    if not subprocess.run(install, env=environment, check=False).returncode:
+        return True
+    # A fresh machine has no package lists yet.
+    subprocess.run(("apt-get", "update"), env=environment, check=False)
+    return not subprocess.run(install, env=environment, check=False).returncode
+
+
 def _install_from_pip(tools: Path, package: str) -> None:
     print(f"installing {package} in {tools}", flush=True)
     if not (tools / "bin" / "python").exists():
@@ -91,16 +105,6 @@ def aws() -> str:
             and first_line((found, "--version")).startswith("aws-cli/2")
         ):
             return found
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        command = (
-            "apt-get",
-            "install",
-            "-y",
-            "--no-install-recommends",
-            "awscli",
-            "python3-awscrt",
-        )
-        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        if not subprocess.run(command, env=environ, check=False).returncode:
-            return "/usr/bin/aws"
+    if apt_install("awscli", "python3-awscrt"):
+        return "/usr/bin/aws"
     raise CannotError("aws-cli 2 is not installed: apt-get install awscli python3-awscrt")

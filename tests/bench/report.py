@@ -109,7 +109,7 @@ def table(found: CaseResult) -> Table:
                 result.contender,
                 f"{result.median('wall'):.2f}",
                 f"{result.median('cpu'):.2f}",
-                found.unit_cost(result),
+                found.unit_cost(result).removesuffix("/object"),
                 found.pace(result),
                 f"{result.median('peak') / MIB:.0f}",
                 f"{result.median('server_cpu'):.2f}",
@@ -140,7 +140,8 @@ def show(console: Console, found: CaseResult) -> None:
     console.print(table(found))
     for result in found.results:
         text = result.settings if result.counts else result.problem
-        console.print(f"  {result.contender}: {text}", style="dim", markup=False, highlight=False)
+        line = f"  {result.contender}: {text}"
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     line = ", ".join(f"{name} {value:.2f}" for name, value in ratios(found).items())
     if line:
         console.print(f"  ratios of s3flow: {line}", style="bold", highlight=False)

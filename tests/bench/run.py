@@ -28,12 +28,13 @@ from tests.bench.peers import PEERS, Contender
 from tests.bench.real import real
 from tests.bench.server import Endpoint, nginx
 from tests.integration.servers_real import cache
+from tests.servers import ServerFailedError, ServerMissingError
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, QUICK_ROUNDS = 5, 2
 DOES_NOT_COUNT = "does not count"
 ONLY_NGINX = frozenset({Kind.SCAN, Kind.RESCAN, Kind.RESTART})  # made listings, a look inside
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def contenders(names: Sequence[str]) -> list[Contender]:
@@ -272,4 +273,7 @@ def _write(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ServerMissingError, ServerFailedError) as error:
+        sys.exit(str(error))

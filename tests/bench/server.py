@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from tests.bench.install import apt_install
 from tests.servers import (
     HOST,
     ServerFailedError,
@@ -28,7 +29,7 @@ from tests.servers import (
     wait_until,
 )
 
-PACKAGES = ("nginx-light", "libnginx-mod-http-lua")
+PACKAGES = ("nginx-light", "libnginx-mod-http-lua", "openssl")
 _HERE = Path(__file__).parent
 _CONF = """\
 load_module {modules}/ndk_http_module.so;
@@ -173,17 +174,22 @@ class BenchServer:
 
 
 def _modules() -> Path:
-    for folder in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"):
-        if (Path(folder) / "ngx_http_lua_module.so").exists() and shutil.which("nginx"):
-            return Path(folder)
-    install = ("apt-get", "install", "-y", "--no-install-recommends", *PACKAGES)
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise ServerMissingError(f"nginx with Lua is not installed: sudo {' '.join(install)}")
-    print(f"installing nginx: {' '.join(install)}", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    if subprocess.run(install, env=environment, check=False).returncode:
-        raise ServerMissingError(f"nginx could not be installed: {' '.join(install)}")
-    return _modules()
+    """Give the folder of nginx's modules, once all that is needed is there."""
+    if (found := _installed()) is None and apt_install(*PACKAGES):
+        found = _installed()
+    if found is None:
+        raise ServerMissingError(
+            f"nginx with Lua, or openssl, is not installed: sudo apt-get install {' '.join(PACKAGES)}"
+        )
+    return found
+
+
+def _installed() -> Path | None:
+    if shutil.which("nginx") and shutil.which("openssl"):
+        for folder in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"):
+            if (Path(folder) / "ngx_http_lua_module.so").exists():
+                return Path(folder)
+    return None
 
 
 def _openssl(folder: Path, *words: str) -> None:
