@@ -10,6 +10,13 @@ import pytest
 from botocore.client import BaseClient
 
 from tests import servers
+from tests.blocks import (
+    LIMIT,
+    Blocks,
+    blocks_found,
+    collecting_as_the_program_does,
+    slowness,
+)
 
 _FOREIGN = ("AWS_", "S3FLOW__", "NOTIFY_SOCKET", "WATCHDOG_", "HTTP_PROXY", "HTTPS_PROXY")
 
@@ -63,3 +70,14 @@ def s3_client() -> Iterator[Callable[..., BaseClient]]:
             return client
 
         yield open_client
+
+
+@pytest.fixture
+def never_blocked() -> Iterator[Blocks]:
+    """Fail the test if a step of its event loop took more than 10 ms of CPU, and name the place."""
+    slow = slowness()
+    with collecting_as_the_program_does(), blocks_found() as blocks:
+        yield blocks
+    limit = LIMIT * max(slow, slowness())
+    held = [str(block) for block in blocks.found if block.seconds > limit]
+    assert not held, "\n".join(held)
