@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from s3flow.engine import plan
 from s3flow.engine.route import Route
 from s3flow.errors import S3flowError
-from s3flow.model import Attributes, Listed, ObjectInfo, Part, TagPolicy
+from s3flow.model import (
+    Attributes,
+    Listed,
+    MethodPolicy,
+    ObjectInfo,
+    Original,
+    Part,
+    TagPolicy,
+)
 from s3flow.ports import Body
 
 PROBE_NAME = b"s3flow-doctor-"
@@ -49,6 +57,9 @@ async def examine(route: Route) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _examine_target(route):
         yield finding
+    if route.verdicts is not None:
+        async for finding in _examine_copying(route):
+            yield finding
 
 
 async def _try(
@@ -121,7 +132,7 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
     flow, target = route.flow, route.target
     bucket = plan.target_bucket(flow, flow.source.bucket)
     prefix = plan.target_key(flow, flow.source.prefix)
-    key = prefix + PROBE_NAME + os.urandom(8).hex().encode()
+    key = prefix + _probe_name()
     place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
     attributes = Attributes({}, {}, "STANDARD", 0)
 
@@ -157,6 +168,53 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
         upload,
         "allow s3:PutObject, s3:ListMultipartUploadParts and s3:AbortMultipartUpload",
     )
+
+
+# --- copies inside the store -----------------------------------------------------------------
+
+
+async def _examine_copying(route: Route) -> AsyncIterator[Finding]:
+    """Let the store copy the smallest of the first objects, and remove the copy."""
+    flow, target = route.flow, route.target
+    bucket = flow.source.bucket
+    try:
+        if any(mark in bucket for mark in "*?["):
+            bucket = (await route.source.list_buckets())[0].name
+        page = await route.source.list_page(bucket, flow.source.prefix, b"")
+        entry = min(page.entries, key=lambda each: each.size)
+    except (S3flowError, LookupError, ValueError):
+        return  # there is nothing to copy, or it was told above that it cannot be listed
+    there = plan.target_bucket(flow, bucket)
+    key = plan.target_key(flow, flow.source.prefix) + _probe_name()
+    original = Original(bucket, entry.key, entry.etag, entry.size, route.source.owner)
+    only = flow.method is MethodPolicy.SERVER_ONLY
+
+    async def copy() -> str:
+        try:
+            stored = await target.copy_object(
+                original,
+                there,
+                key,
+                storage_class="",
+                with_tags=flow.tags is not TagPolicy.DROP,
+            )
+        except S3flowError as error:
+            if only:
+                raise
+            return f"no, so objects will be streamed: {error.reason}: {error}"
+        await target.discard(there, key, stored)
+        return "copied and removed: no byte need pass through this machine"
+
+    name = entry.key.decode(errors="backslashreplace")
+    remedy = (
+        "let the target's credentials read the source bucket (s3:GetObject, s3:GetObjectTagging), "
+        'or set method = "server-first"'
+    )
+    yield await _try(route, f"copy {name!r} inside {target.name} to {there}", copy, remedy)
+
+
+def _probe_name() -> bytes:
+    return PROBE_NAME + os.urandom(8).hex().encode()
 
 
 def _remedy_for_looking(route: Route) -> str:

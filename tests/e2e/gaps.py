@@ -16,6 +16,9 @@ GAPS: dict[str, dict[str, str]] = {
         "second-account": "it knows one account",
         "conditional-delete": "it refuses DeleteObject with If-Match: what doctor writes stays",
     },
+    "ministack": {
+        "foreign-buckets": "an account sees no bucket of another, whatever a policy says",
+    },
     "minio": {
         "second-account": "its root user only: others need its admin API",
         "storage-classes": "it has STANDARD and REDUCED_REDUNDANCY",
