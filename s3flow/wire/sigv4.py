@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import quote, quote_from_bytes
 
@@ -70,7 +71,8 @@ class _Hmac:
 class _Shape(NamedTuple):
     """What a set of header names means to the signature, whatever the values are."""
 
-    names: list[tuple[str, str]]  # (as sent, canonical), in canonical order
+    values: Callable[[dict[str, str]], tuple[str, ...]]  # in canonical order
+    lines: str  # to be filled with them
     signed: str
 
 
@@ -122,7 +124,9 @@ class Signer:
         if self._owner != (credentials, self._day):
             self._derive(credentials)
         shape = self._shapes.get(tuple(headers)) or self._learn(headers)
-        lines = "".join([f"{name}:{_trimmed(headers[sent])}\n" for sent, name in shape.names])
+        lines = shape.lines % shape.values(headers)
+        if "  " in lines or ": " in lines or " \n" in lines or "\t" in lines:
+            lines = shape.lines % tuple([_trimmed(value) for value in shape.values(headers)])
         request = f"{method}\n{path}\n{query}\n{lines}\n{shape.signed}\n{payload}"
         digest = _EMPTY.copy()
         # Headers go out as latin-1, so that is what the server hashes. What latin-1 cannot hold is
@@ -151,7 +155,11 @@ class Signer:
             for name in headers
             if name.lower() not in UNSIGNED_HEADERS and name.lower() != "authorization"
         )
-        shape = _Shape([(sent, name) for name, sent in pairs], ";".join(name for name, _ in pairs))
+        shape = _Shape(
+            itemgetter(*[sent for _, sent in pairs]),  # at least two: the date and the hash
+            "".join(f"{name.replace('%', '%%')}:%s\n" for name, _ in pairs),
+            ";".join(name for name, _ in pairs),
+        )
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
         self._shapes[tuple(headers)] = shape
