@@ -131,6 +131,8 @@ class LogEvents:
             events.FlowUnblocked: self._flow_unblocked,
             events.UploadAborted: self._upload_aborted,
             events.Warned: self._warned,
+            events.WorkerStarted: self._worker_started,
+            events.WorkerEnded: self._worker_ended,
         }
         if debug:
             self._told[events.PageMerged] = self._page_merged
@@ -240,6 +242,18 @@ class LogEvents:
         held = self._warnings.admit(event.flow)
         if held is not None:
             self._log.warning("attention", flow=event.flow, message=event.message, **_held(held))
+
+    def _worker_started(self, event: events.WorkerStarted) -> None:
+        self._log.info("worker process started", worker=event.worker, pid=event.pid)
+
+    def _worker_ended(self, event: events.WorkerEnded) -> None:
+        self._log.error(
+            "worker process died",
+            worker=event.worker,
+            how=event.how,
+            returned=event.returned,
+            delay=event.delay,
+        )
 
 
 def _object(transfer: Transfer) -> dict[str, str | bytes | int]:

@@ -24,7 +24,7 @@ from s3flow.observe.progress import FlowSnapshot
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200)
 _STREAMED = {Method.PUT.value, Method.MULTIPART.value}
-_LAGS = 30  # measurements whose worst is shown: the last 15 seconds
+_LAGS = 30  # measurements whose worst is shown: of the last 15 seconds, less with worker processes
 
 _Pair = tuple[str, str]
 
@@ -75,6 +75,9 @@ class Metrics(Collector):
         self._scans: defaultdict[str, int] = defaultdict(int)
         self._unlisted: defaultdict[_Pair, int] = defaultdict(int)
         self._scanned: dict[str, float] = {}
+        self._workers: dict[str, int] = {}
+        self._restarts = 0
+        self._cpu: defaultdict[str, float] = defaultdict(float)
         self._lags: deque[float] = deque([0.0], maxlen=_LAGS)
         self._told: dict[type, Callable[..., None]] = {
             events.TransferStarted: self._started,
@@ -88,6 +91,9 @@ class Metrics(Collector):
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.WorkerStarted: self._worker_started,
+            events.WorkerPulse: self._worker_pulse,
+            events.WorkerEnded: self._worker_ended,
         }
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
@@ -152,16 +158,28 @@ class Metrics(Collector):
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
         self._blocked[event.flow, event.reason] = 0
 
+    def _worker_started(self, event: events.WorkerStarted) -> None:
+        self._workers[str(event.worker)] = 1
+
+    def _worker_pulse(self, event: events.WorkerPulse) -> None:
+        self._cpu[str(event.worker)] += event.seconds
+        self._lags.append(event.lag)
+
+    def _worker_ended(self, event: events.WorkerEnded) -> None:
+        self._workers[str(event.worker)] = 0
+        self._restarts += 1
+
     def collect(self) -> Iterator[Metric]:
         """Make the families; prometheus_client calls it at a scrape."""
         snapshots = self._snapshots()
         yield from self._work()
         yield from self._stores()
         yield from self._flows(snapshots)
+        yield from self._processes()
         yield from _backlog(snapshots)
         yield _gauge(
             "s3flow_loop_lag_seconds",
-            "Worst delay of the event loop in the last 15 s. Above 0.1: something blocks it, or "
+            "Worst delay of an event loop in the last 15 s. Above 0.1: something blocks it, or "
             "the machine is short of CPU.",
             (),
             [((), max(self._lags))],
@@ -227,6 +245,29 @@ class Metrics(Collector):
             "throttles.",
             ("endpoint",),
             _single(self._limits),
+        )
+
+    def _processes(self) -> Iterator[Metric]:
+        yield _gauge(
+            "s3flow_worker_processes",
+            "Worker processes that live; 0 where one process does everything. Below daemon.workers "
+            "for long: they die, see the log.",
+            (),
+            [((), sum(self._workers.values()))],
+        )
+        yield _counter(
+            "s3flow_worker_restarts",
+            "Worker processes that died and were replaced; what they had went to others. Rising: "
+            "the log says how they died, the kernel's whether memory was short.",
+            (),
+            [((), self._restarts)],
+        )
+        yield _counter(
+            "s3flow_worker_cpu_seconds",
+            "CPU that worker processes used; process_cpu_seconds_total is the supervisor's. All "
+            "near 1 per second: raise daemon.workers, if there are CPUs left.",
+            ("worker",),
+            _single(self._cpu),
         )
 
     def _flows(self, snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:

@@ -31,6 +31,9 @@ NAMES = {
     "s3flow_scan_failures",
     "s3flow_scan_last_finished_timestamp_seconds",
     "s3flow_loop_lag_seconds",
+    "s3flow_worker_processes",
+    "s3flow_worker_restarts",
+    "s3flow_worker_cpu_seconds",
     "s3flow_build_info",
 }
 
@@ -90,6 +93,21 @@ def test_a_streamed_object() -> None:
     assert found["s3flow_transfer_seconds_bucket", "docs", "+Inf", "put"] == 1
     assert found["s3flow_transfer_seconds_count", "docs", "put"] == 1
     assert found["s3flow_transfer_seconds_sum", "docs", "put"] == 0.02
+
+
+def test_worker_processes() -> None:
+    metrics = Metrics()
+    for number in range(2):
+        metrics(events.WorkerStarted(number, 100 + number))
+        metrics(events.WorkerPulse(number, 0.5, 0.0))
+    metrics(events.WorkerPulse(1, 0.25, 0.75))
+    metrics(events.WorkerEnded(0, "by signal 9", 3, 0.1))
+    found = samples(metrics)
+    assert found["s3flow_worker_processes",] == 1
+    assert found["s3flow_worker_restarts_total",] == 1
+    assert found["s3flow_worker_cpu_seconds_total", "0"] == 0.5
+    assert found["s3flow_worker_cpu_seconds_total", "1"] == 0.75
+    assert found["s3flow_loop_lag_seconds",] == 0.75
 
 
 def test_a_copy_inside_the_store_reads_nothing() -> None:

@@ -1,0 +1,76 @@
+"""What several processes share: CPUs, limits, transfers that come back, the right to the state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3flow.engine.wiring import Pace, Share
+from s3flow.errors import StateLocked
+from s3flow.process import usable_cpus
+from s3flow.state import open_sqlite
+from tests.unit.lab import FLOW
+
+CPUS = len(os.sched_getaffinity(0))
+
+
+def cgroup(root: Path, **quotas: str) -> Path:
+    """Make a machine whose process is in the group a/b, with these quotas of the group and above."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text("1:name=systemd:/x\n0::/a/b\n")
+    for name, quota in quotas.items():
+        folder = root / "sys/fs/cgroup" / {"group": "a/b", "above": "a", "top": "."}[name]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.max").write_text(quota + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("quotas", "expected"),
+    [
+        ({}, CPUS),
+        ({"group": "max 100000"}, CPUS),
+        ({"group": "100000 100000"}, 1),
+        ({"group": "10000 100000"}, 1),
+        ({"group": "150000 100000"}, min(2, CPUS)),
+        ({"group": "max 100000", "above": "90000 100000"}, 1),
+        ({"top": "100000 100000"}, 1),
+    ],
+)
+def test_a_quota_counts_as_cpus(tmp_path: Path, quotas: dict[str, str], expected: int) -> None:
+    assert usable_cpus(cgroup(tmp_path, **quotas)) == expected
+
+
+def test_a_system_without_cgroups_has_its_cpus(tmp_path: Path) -> None:
+    assert usable_cpus(tmp_path) == CPUS
+
+
+@given(st.integers(0, 10_000), st.integers(1, 256))
+def test_shares_add_up(total: int, of: int) -> None:
+    shares = [Share(number, of).places(total) for number in range(of)]
+    assert sum(shares) == total
+    assert max(shares) - min(shares) <= 1
+
+
+def test_a_flow_has_its_part_of_a_process() -> None:
+    paces = [Pace(concurrency=7, share=Share(number, 2)) for number in range(2)]
+    assert [pace.concurrency_of(FLOW) for pace in paces] == [4, 3]
+    assert [pace.concurrency_of(replace(FLOW, concurrency=1)) for pace in paces] == [1, 0]
+
+
+async def test_the_lock_lasts_as_long_as_a_process_that_inherited_it(tmp_path: Path) -> None:
+    state = await open_sqlite(tmp_path / "state.db")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, pass_fds=state.lease)
+    await state.close()
+    with child:
+        with pytest.raises(StateLocked):
+            await open_sqlite(tmp_path / "state.db")
+        child.communicate(b"\n")
+    await (await open_sqlite(tmp_path / "state.db")).close()
