@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import socket
+import time
 from pathlib import Path
 
 from s3flow.errors import StateError, StateLocked
@@ -17,6 +18,10 @@ _NETWORK = re.compile(
     r"|fuse\.(sshfs|s3fs|goofys|mount-?s3|mountpoint-?s3|gcsfuse|rclone|juicefs|glusterfs|ceph.*"
     r"|seaweedfs|mfs|moosefs|davfs2?|curlftpfs|smbnetfs|blobfuse\d?|nfs.*|vmhgfs-fuse)"
 )
+# Worker processes inherit the lock and die at once when who took it dies: seconds that this may take,
+# where one of them waits for a disk.
+ORPHANS = 5.0
+_HOLDER = re.compile(r"pid ([0-9]{1,9}) on (.*)")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -62,6 +67,7 @@ class StateLock:
     def __init__(self, state: Path) -> None:
         """Take the lock of the file *state*, or raise `StateLocked` at once."""
         path = state.with_name(state.name + ".lock")
+        patience = time.monotonic() + ORPHANS
         while True:
             self._fd = _open(path)
             try:
@@ -72,6 +78,9 @@ class StateLock:
             except BlockingIOError:
                 holder = os.pread(self._fd, 300, 0).decode(errors="replace").strip()
                 self.release()
+                if _is_dead(holder) and time.monotonic() < patience:
+                    time.sleep(0.02)
+                    continue
                 raise StateLocked(
                     f"state {state} is in use by {holder or 'another process'} (lock {path}): the"
                     " daemon is running; stop it first, or give this one a state of its own"
@@ -102,6 +111,20 @@ def _open(path: Path) -> int:
             f"cannot open {path}: {error.strerror}; the state's folder must be writable for the"
             " user that runs s3flow"
         ) from error
+
+
+def _is_dead(holder: str) -> bool:
+    """Say whether the process that a lock names is gone, so that only orphans of it hold the lock."""
+    named = _HOLDER.fullmatch(holder)
+    if named is None or named[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # another user's, and alive
+    return False
 
 
 def _is_at(fd: int, path: Path) -> bool:

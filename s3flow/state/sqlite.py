@@ -51,7 +51,7 @@ async def open_sqlite(
 
 async def _open(path: Path, clock: Clock, read_only: bool) -> SqliteState:
     path = await asyncio.to_thread(_check_place, path, read_only)
-    lock = None if read_only else StateLock(path)
+    lock = None if read_only else await asyncio.to_thread(StateLock, path)
     try:
         database = await Database.open(path, read_only=read_only)
     except BaseException:

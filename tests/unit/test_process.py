@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -74,3 +75,20 @@ async def test_the_lock_lasts_as_long_as_a_process_that_inherited_it(tmp_path: P
             await open_sqlite(tmp_path / "state.db")
         child.communicate(b"\n")
     await (await open_sqlite(tmp_path / "state.db")).close()
+
+
+async def test_orphans_that_die_at_once_are_waited_for(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys; from pathlib import Path; from s3flow.state.lock import StateLock\n"
+        "lock = StateLock(Path(sys.argv[1]))\n"
+        "subprocess.Popen([sys.executable, '-c', 'input()'], pass_fds=(lock.fileno(),))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "state.db")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert holder.stdin is not None
+    holder.wait()  # its child goes on, with the lock, until its input ends
+    opening = asyncio.create_task(open_sqlite(tmp_path / "state.db"))
+    await asyncio.sleep(0.2)
+    assert not opening.done()
+    holder.stdin.close()
+    await (await opening).close()
