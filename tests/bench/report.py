@@ -98,8 +98,8 @@ def table(found: CaseResult) -> Table:
         "CPU s",
         "CPU each",
         "per CPU s",
-        "peak MiB",
-        "server CPU s",
+        "MiB",
+        "server CPU",
         "runs",
     ):
         made.add_column(column, justify="right" if column else "left", no_wrap=True)

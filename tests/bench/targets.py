@@ -103,13 +103,12 @@ def _at_most(figure: str, reached: float, most: float, unit: str, digits: int) -
 
 
 def summary(cases: Sequence[CaseResult]) -> list[str]:
-    """Give a line for each case that has targets, over TLS where that was measured."""
+    """Give a line for each case with targets that was run, over TLS where that was measured."""
     lines = []
     for name in TARGETS:
         found = [one for one in cases if one.case == name]
         chosen = next((one for one in found if "TLS" in one.server), found[0] if found else None)
         if chosen is None:
-            lines.append(f"{name}: not run")
             continue
         made = verdicts(chosen, cases)
         ours = next((r for r in chosen.results if r.contender == OURS), None)

@@ -24,18 +24,58 @@ local function contents(key, size, etag)
     .. "</Size><StorageClass>STANDARD</StorageClass></Contents>"
 end
 
+local function document(bucket, prefix, most, out, is_truncated, last)
+  local more = is_truncated and ("<NextContinuationToken>" .. escape(last) .. "</NextContinuationToken><NextMarker>"
+    .. escape(last) .. "</NextMarker>") or ""
+  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>"
+    .. bucket .. "</Name><Prefix>" .. escape(prefix) .. "</Prefix><KeyCount>" .. #out .. "</KeyCount><MaxKeys>" .. most
+    .. "</MaxKeys><EncodingType>url</EncodingType><IsTruncated>" .. tostring(is_truncated) .. "</IsTruncated>"
+    .. more .. table.concat(out) .. "</ListBucketResult>"
+end
+
 local function start_of(args)
   local after = args["continuation-token"] or args["start-after"] or args["marker"] or ""
   return after == true and "" or after
 end
 
--- Sets too large for Lua's memory have files of 1,000 keys, which end at keys that are known.
-function M.static_page(set, kind, args)
+-- --- sets too large for Lua's memory --------------------------------------------------------------
+
+local PAGE = 1000 -- keys of a file; the n-th file begins with the key n * PAGE
+
+local function generated_key(index)
+  return string.format("d%04d/%08d", math.floor(index / 1000), index)
+end
+
+-- The number of the first key that is greater than *after*, which may be any text.
+local function first_generated_after(set, after)
+  local known = tonumber(after:match("(%d+)$"))
+  if known and generated_key(known) == after then return known + 1 end
+  local low, high = 0, set.generated
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if generated_key(middle) > after then high = middle else low = middle + 1 end
+  end
+  return low
+end
+
+-- Gives the place of the file with the page, or its text where the page begins within a file: that
+-- one ends where the file does, so that those which follow are files.
+function M.generated_page(set, bucket, kind, args)
   if not set.generated then return nil end
-  if kind == "sink" then return "/_files/" .. set.name .. "/pages/empty.xml" end
-  local index = tonumber(start_of(args):match("(%d+)$") or "-1") + 1
-  if index >= set.generated then return "/_files/" .. set.name .. "/pages/empty.xml" end
-  return string.format("/_files/%s/pages/%06d.xml", set.name, math.floor(index / 1000))
+  local folder = "/_files/" .. set.name .. "/pages/"
+  if kind == "sink" then return folder .. "empty.xml" end
+  local first = first_generated_after(set, start_of(args))
+  local most = math.min(tonumber(args["max-keys"] or PAGE) or PAGE, PAGE)
+  if first >= set.generated then return folder .. "empty.xml" end
+  if first % PAGE == 0 and most == PAGE then
+    return string.format("%s%06d.xml", folder, first / PAGE)
+  end
+  local stop = math.min(first + most, (math.floor(first / PAGE) + 1) * PAGE, set.generated)
+  local out = {}
+  for index = first, stop - 1 do
+    out[#out + 1] = contents(generated_key(index), 4096, ngx.md5(tostring(index)))
+  end
+  return nil, document(bucket, "", most, out, stop < set.generated, generated_key(stop - 1))
 end
 
 local function row(set, key, holds, prefix, delimiter, groups)
@@ -74,13 +114,7 @@ function M.page(set, bucket, args, holds)
     end
     index = index + 1
   end
-  local is_truncated = index <= #keys
-  local more = is_truncated and ("<NextContinuationToken>" .. escape(last) .. "</NextContinuationToken><NextMarker>"
-    .. escape(last) .. "</NextMarker>") or ""
-  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>"
-    .. bucket .. "</Name><Prefix>" .. escape(prefix) .. "</Prefix><KeyCount>" .. #out .. "</KeyCount><MaxKeys>" .. most
-    .. "</MaxKeys><EncodingType>url</EncodingType><IsTruncated>" .. tostring(is_truncated) .. "</IsTruncated>"
-    .. more .. table.concat(out) .. "</ListBucketResult>"
+  return document(bucket, prefix, most, out, index <= #keys, last)
 end
 
 return M

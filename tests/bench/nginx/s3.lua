@@ -316,10 +316,11 @@ local function serve_bucket(bucket, set, kind, method)
     if args[name] then return answer(200, "<?xml version=\"1.0\"?>" .. text) end
   end
   if args["object-lock"] then return refuse(404, "ObjectLockConfigurationNotFoundError") end
-  local page = listing.static_page(set, kind, args)
-  if page then
+  local file, text = listing.generated_page(set, bucket, kind, args)
+  if text then return answer(200, text) end
+  if file then
     ngx.header.content_type = "application/xml"
-    return ngx.exec(page)
+    return ngx.exec(file)
   end
   local holds = kind == "sink" and function(key) return recall(bucket, key) end or nil
   return answer(200, listing.page(set, bucket, args, holds))
