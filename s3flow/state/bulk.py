@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 ROWS = 512  # in one statement at most: 17 columns each stay far below SQLite's 32,766 parameters
@@ -22,7 +23,7 @@ def write(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object
     while left:
         while size > left:  # powers of two: few statements, so sqlite3 keeps them prepared
             size //= 2
-        values = [value for row in rows[start : start + size] for value in row]
+        values = list(chain.from_iterable(rows[start : start + size]))
         db.execute(_filled(statement, size, len(rows[0])), values)
         start += size
         left -= size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 
 from s3flow.errors import BadAnswer, SourceChanged
@@ -25,7 +26,9 @@ def readable(body: bytes) -> bytes:
     return _UNREADABLE.sub(b"?", body) if _UNREADABLE.search(body) else body
 
 
-def check_opened(response: Response, where: str, etag: str, span: Span | None) -> int | None:
+def check_opened(
+    response: Response, where: Callable[[], str], etag: str, span: Span | None
+) -> int | None:
     """Check an answer to GetObject; give the whole object's size, None when it does not say."""
     # 1. Another version. Stores and proxies that ignore If-Match would mix versions (B-06).
     headers = response.headers
@@ -33,29 +36,31 @@ def check_opened(response: Response, where: str, etag: str, span: Span | None) -
     if etag and found != etag:
         if not found or found.startswith("W/"):
             raise BadAnswer(
-                f"GetObject {where}: the answer has no usable ETag ({found!r}); does a proxy "
+                f"GetObject {where()}: the answer has no usable ETag ({found!r}); does a proxy "
                 "stand between, and change bodies?"
             )
-        raise SourceChanged(f"GetObject {where}: it changed (etag {etag} -> {found})")
+        raise SourceChanged(f"GetObject {where()}: it changed (etag {etag} -> {found})")
     # 2. The whole object.
     if span is None:
         if response.status != 200:
-            raise BadAnswer(f"GetObject {where}: {response.status} to a request without Range")
+            raise BadAnswer(f"GetObject {where()}: {response.status} to a request without Range")
         return response.length
     # 3. Another range than was asked for, or all of it (B-07).
     said = headers.get("content-range", "")
     match = _CONTENT_RANGE.fullmatch(said)
     if response.status != 206 or match is None:
         raise BadAnswer(
-            f"GetObject {where}: {response.status} with Content-Range {said!r} to a request for "
+            f"GetObject {where()}: {response.status} with Content-Range {said!r} to a request for "
             f"bytes {span.start}-{span.stop - 1}; does a proxy ignore Range?"
         )
     total = int(match[3])
     if (int(match[1]), int(match[2]) + 1) != span or span.stop > total:
-        raise BadAnswer(f"GetObject {where}: {said!r} came for bytes {span.start}-{span.stop - 1}")
+        raise BadAnswer(
+            f"GetObject {where()}: {said!r} came for bytes {span.start}-{span.stop - 1}"
+        )
     if response.length is not None and response.length != span.size:
         raise BadAnswer(
-            f"GetObject {where}: Content-Length {response.length} for {span.size} bytes"
+            f"GetObject {where()}: Content-Length {response.length} for {span.size} bytes"
         )
     return total
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from s3flow.errors import BadAnswer, Truncated
 from s3flow.model import ObjectInfo
 from s3flow.ports import Body
@@ -17,7 +19,9 @@ class S3Body:
 
     __slots__ = ("_left", "_response", "_where", "info", "size")
 
-    def __init__(self, response: Response, info: ObjectInfo, size: int, where: str) -> None:
+    def __init__(
+        self, response: Response, info: ObjectInfo, size: int, where: Callable[[], str]
+    ) -> None:
         self.info = info
         self.size = size
         self._response = response
@@ -30,10 +34,12 @@ class S3Body:
         self._left -= len(chunk)
         if self._left < 0:
             self.close()
-            raise BadAnswer(f"{self._where}: more than the announced {self.size} bytes arrived")
+            raise BadAnswer(f"{self._where()}: more than the announced {self.size} bytes arrived")
         if not chunk and self._left:
             self.close()
-            raise Truncated(f"{self._where}: {self.size - self._left} of {self.size} bytes arrived")
+            raise Truncated(
+                f"{self._where()}: {self.size - self._left} of {self.size} bytes arrived"
+            )
         return chunk
 
     def close(self) -> None:
