@@ -233,7 +233,8 @@ def main(words: Sequence[str]) -> int:
                 done.append(bench.run_case(case, tls=tls))
                 report.show(console, done[-1])
                 _say(targets.verdicts(done[-1], done))
-    _write(options, words, done)
+    if done:
+        _write(options, words, done)
     ours = [found.find(report.OURS) for found in done]
     problems = [r.problem for found in done for r in found.results if r.contender == report.OURS]
     return int(not any(ours) or any(text.startswith(DOES_NOT_COUNT) for text in problems))
@@ -277,3 +278,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except (ServerMissingError, ServerFailedError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
