@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -66,37 +68,6 @@ class Proof(StrEnum):
     MD5 = "md5"
     READBACK = "readback"
     SIZE = "size"
-
-
-class Overwrite(StrEnum):
-    """What happens to an object that is at the target key already."""
-
-    CHANGED = "changed"
-    NEVER = "never"
-    ALWAYS = "always"
-
-
-class Mode(StrEnum):
-    """COPY leaves the source alone; MOVE deletes what is proven."""
-
-    COPY = "copy"
-    MOVE = "move"
-
-
-class TagPolicy(StrEnum):
-    """What happens to tags: REQUIRE fails an object whose tags cannot be read, DROP never reads them."""
-
-    REQUIRE = "require"
-    BEST_EFFORT = "best_effort"
-    DROP = "drop"
-
-
-class MethodPolicy(StrEnum):
-    """Which methods a flow may use: copies inside the store where that works, never, or nothing else."""
-
-    SERVER_FIRST = "server-first"
-    STREAM_ONLY = "stream-only"
-    SERVER_ONLY = "server-only"
 
 
 class Span(NamedTuple):
@@ -216,8 +187,7 @@ class Stored:
     settle: object | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What goes with the bytes to the target: see `ObjectInfo.headers`; times in ms."""
 
     headers: Mapping[str, str]

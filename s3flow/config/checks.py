@@ -17,7 +17,8 @@ from s3flow.config.settings import (
     is_aws,
     is_loopback,
 )
-from s3flow.model import GIB, MIB, Flow, MethodPolicy, Mode
+from s3flow.model import GIB, MIB, Flow
+from s3flow.policies import MethodPolicy, Mode
 
 
 def combination_problems(settings: Settings) -> list[str]:

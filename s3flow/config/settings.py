@@ -23,7 +23,8 @@ from s3flow.config.units import (
     Workers,
 )
 from s3flow.errors import ConfigError
-from s3flow.model import GIB, MIB, Filters, Flow, MethodPolicy, Mode, Overwrite, TagPolicy
+from s3flow.model import GIB, MIB, Filters, Flow
+from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
 
 STATE_SCHEME = "sqlite:///"
 LISTEN_OFF = ("", "off")

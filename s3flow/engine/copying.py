@@ -17,16 +17,8 @@ from s3flow.errors import (
     SourceGone,
 )
 from s3flow.events import BytesMoved, Warned
-from s3flow.model import (
-    Method,
-    MethodPolicy,
-    Original,
-    Part,
-    Proof,
-    Stored,
-    TagPolicy,
-    Transfer,
-)
+from s3flow.model import Method, Original, Part, Proof, Stored, Transfer
+from s3flow.policies import MethodPolicy, TagPolicy
 
 # After so many failures of whatever kind, an object that may be streamed is: a store that answers
 # 500 to every copy must not fail what a GET and a PUT can move.

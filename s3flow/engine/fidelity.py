@@ -5,7 +5,8 @@ from __future__ import annotations
 from s3flow.engine import plan
 from s3flow.engine.route import TOKEN_HEADER, Route, object_name
 from s3flow.errors import AccessDenied, TagsUnreadable
-from s3flow.model import Attributes, ObjectInfo, TagPolicy, Transfer
+from s3flow.model import Attributes, ObjectInfo, Transfer
+from s3flow.policies import TagPolicy
 
 
 async def attributes_of(

@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from s3flow.engine import plan
 from s3flow.engine.route import Route
 from s3flow.errors import S3flowError
-from s3flow.model import (
-    Attributes,
-    Listed,
-    MethodPolicy,
-    ObjectInfo,
-    Original,
-    Part,
-    TagPolicy,
-)
+from s3flow.model import Attributes, Listed, ObjectInfo, Original, Part
+from s3flow.policies import MethodPolicy, TagPolicy
 from s3flow.ports import Body
 
 PROBE_NAME = b"s3flow-doctor-"

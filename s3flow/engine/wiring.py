@@ -13,7 +13,8 @@ from s3flow.engine.throttle import Gate, TokenBucket
 from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import ConfigError
 from s3flow.events import Emit
-from s3flow.model import Flow, MethodPolicy, Transfer
+from s3flow.model import Flow, Transfer
+from s3flow.policies import MethodPolicy
 from s3flow.ports import Crc64, Source, Target
 
 Remember = Callable[[Transfer, str, int], Awaitable[Transfer]]

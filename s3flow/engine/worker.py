@@ -27,7 +27,8 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import Retried, TransferEnded, TransferStarted
-from s3flow.model import Change, Listed, Overwrite, State, Transfer
+from s3flow.model import Change, Listed, State, Transfer
+from s3flow.policies import Overwrite
 
 # After these no part counts any more: an attempt that sent some has got no further.
 _FOR_NOTHING = (Conflict, Corrupted, NoSuchUpload, SourceChanged)

@@ -18,7 +18,6 @@ from s3flow.model import (
     KeyRange,
     Listed,
     Method,
-    Mode,
     PageChanges,
     Place,
     Proof,
@@ -29,6 +28,7 @@ from s3flow.model import (
     Total,
     Transfer,
 )
+from s3flow.policies import Mode
 from s3flow.ports import Clock, StateStore
 from s3flow.state import open_sqlite
 

@@ -24,7 +24,8 @@ from s3flow.config import (
 )
 from s3flow.config.units import parse_duration, parse_size
 from s3flow.errors import ConfigError
-from s3flow.model import GIB, MIB, Filters, Flow, Mode, Overwrite, Place, TagPolicy
+from s3flow.model import GIB, MIB, Filters, Flow, Place
+from s3flow.policies import Mode, Overwrite, TagPolicy
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 CANARY = "canary-8c1f0b"

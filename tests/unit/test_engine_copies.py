@@ -23,7 +23,8 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import BytesMoved, Retried, Warned
-from s3flow.model import Limits, MethodPolicy, Outcome, Overwrite, Place, TagPolicy
+from s3flow.model import Limits, Outcome, Place
+from s3flow.policies import MethodPolicy, Overwrite, TagPolicy
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, LostAnswer, Raising, Recording
 from tests.unit.lab import QUICK, Lab, left_tasks, store

@@ -18,7 +18,8 @@ from s3flow.events import (
     TransferEnded,
     TransferStarted,
 )
-from s3flow.model import Filters, Limits, Outcome, Overwrite, Place, TagPolicy
+from s3flow.model import Filters, Limits, Outcome, Place
+from s3flow.policies import Overwrite, TagPolicy
 from s3flow.stores.memory import MemoryStore
 from tests.faults import ChangingSource, Faulty, LostAnswer, Recording
 from tests.unit.lab import PARTS, Lab, left_tasks, store

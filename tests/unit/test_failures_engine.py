@@ -12,7 +12,8 @@ import pytest
 
 from s3flow.errors import ClockSkewed, Conflict, Refused
 from s3flow.events import FlowBlocked, Recorded, Retried
-from s3flow.model import ObjectInfo, Outcome, Overwrite, Place
+from s3flow.model import ObjectInfo, Outcome, Place
+from s3flow.policies import Overwrite
 from s3flow.stores.memory import MemoryStore
 from s3flow.stores.memory_object import MemoryBody
 from tests.faults import Call, ChangingSource, Faulty, Recording

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from s3flow.errors import ConnectionLost
-from s3flow.model import Outcome, Overwrite
+from s3flow.model import Outcome
+from s3flow.policies import Overwrite
 from s3flow.state import open_sqlite
 from tests.faults import Raising, Throttling
 from tests.unit.lab import Lab, store

@@ -22,13 +22,13 @@ from s3flow.model import (
     Flow,
     Limits,
     Listed,
-    Overwrite,
     Page,
     PageChanges,
     Place,
     Row,
     State,
 )
+from s3flow.policies import Overwrite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Faulty, NthCallFails, Recording, Throttling
