@@ -25,7 +25,7 @@ from s3flow.config import (
 from s3flow.config.units import parse_duration, parse_size
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow, Place
-from s3flow.policies import Mode, Overwrite, TagPolicy
+from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 CANARY = "canary-8c1f0b"
@@ -469,6 +469,26 @@ def test_excluded_buckets_leave_room_for_another_flow(folder: Folder) -> None:
     folder.load(SRC, flow("src:b", "src:c") + flow("src:c", "src:d", name="two"))
     to_backup = 'exclude_buckets = ["backup"]'
     assert "overlap" in folder.problems(SRC, flow("src:*", "src:{bucket}/", to_backup))[0]
+
+
+def test_server_only_needs_one_service(folder: Folder) -> None:
+    only = 'method = "server-only"'
+    aws2 = '[endpoints.aws2]\ntype = "s3"\nregion = "eu-west-1"\n'
+    china = '[endpoints.china]\ntype = "s3"\nregion = "cn-north-1"\n'
+    again = DST.replace("endpoints.dst", "endpoints.again")
+    folder.load(SRC, aws2, flow("src:b", "aws2:c", only))
+    folder.load(DST, again, flow("dst:b", "again:c", only))
+    for other, target in ((DST, "dst:c"), (NAS, "nas:c/"), (china, "china:c")):
+        [problem] = folder.problems(SRC, other, flow("src:b", target, only))
+        assert problem.startswith("flows[0].method: ")
+        assert "server-first" in problem
+        folder.load(SRC, other, flow("src:b", target))
+
+
+@pytest.mark.parametrize("method", list(MethodPolicy))
+def test_the_method_reaches_the_flow(folder: Folder, method: MethodPolicy) -> None:
+    settings = folder.load(SRC, flow("src:b", "src:c", f'method = "{method}"'))
+    assert settings.flow_specs()[0].method is method
 
 
 def test_same_url_with_other_keys_is_a_warning(folder: Folder) -> None:
