@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
@@ -174,7 +174,7 @@ async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -
     if layout is None:
         return None
     attributes, dropped = await attributes_of(route, transfer, info)
-    attributes = replace(attributes, token=plan.transfer_token(route.source.name, transfer))
+    attributes = attributes._replace(token=plan.transfer_token(route.source.name, transfer))
     upload = OpenUpload(route, transfer, layout, info, _hashes_md5(route, info, layout), way)
     try:
         stored = await _upload(upload, attributes)

@@ -25,7 +25,8 @@ def target_bucket(flow: Flow, bucket: str) -> str:
 
 def target_key(flow: Flow, key: bytes) -> bytes:
     """Map a source key: the source's prefix goes, rewrites apply, the target's prefix comes."""
-    return flow.target.prefix + rewrite(flow, key[len(flow.source.prefix) :])
+    relative = key[len(flow.source.prefix) :]
+    return flow.target.prefix + (rewrite(flow, relative) if flow.rewrite else relative)
 
 
 def rewrite(flow: Flow, relative: bytes) -> bytes:

@@ -37,10 +37,10 @@ async def _put(route: Route, transfer: Transfer) -> Copied:
         try:
             info = body.info
             attributes, dropped = await attributes_of(route, transfer, info)
-            hashing = verify.HashingBody(
-                body, route, md5=verify.needs_md5(info, route.target.limits)
-            )
-            md5 = verify.stated_md5(info) if route.target.limits.etags else None
+            limits, md5 = route.target.limits, verify.stated_md5(info)
+            hashing = verify.HashingBody(body, route, md5=verify.needs_md5(info, limits, md5))
+            if not limits.etags:
+                md5 = None
             stored = await route.target.put_object(bucket, key, hashing, attributes, md5=md5)
         finally:
             body.close()

@@ -62,11 +62,14 @@ def stated_md5(info: ObjectInfo) -> bytes | None:
     return bytes.fromhex(info.etag)
 
 
-def needs_md5(info: ObjectInfo, limits: Limits) -> bool:
-    """Say whether MD5 must be computed while the bytes pass, because nothing cheaper proves them."""
+def needs_md5(info: ObjectInfo, limits: Limits, stated: bytes | None) -> bool:
+    """Say whether MD5 must be computed while the bytes pass, because nothing cheaper proves them.
+
+    *stated* is what `stated_md5` gives of *info*.
+    """
     if limits.etags:
-        return stated_md5(info) is None  # to be compared with the target's ETag
-    return CRC64 not in info.checksums and stated_md5(info) is not None
+        return stated is None  # to be compared with the target's ETag
+    return CRC64 not in info.checksums and stated is not None
 
 
 def prove(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> Proof:
@@ -100,12 +103,15 @@ def _by_checksum(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) 
 
 
 def _by_etag(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> Proof | None:
+    is_equal = stored.etag == info.etag and (is_md5(info.etag) or bool(parts_in(info.etag)))
+    if is_equal and MD5 not in passed:
+        return Proof.ETAG
     source_md5 = stated_md5(info)
     if source_md5 and MD5 in passed and passed[MD5] != source_md5:
         raise Corrupted(f"MD5 {source_md5.hex()} became {passed[MD5].hex()} on the way")
     if not stored.etag:
         return Proof.MD5 if source_md5 and MD5 in passed else None
-    if stored.etag == info.etag and (is_md5(info.etag) or parts_in(info.etag)):
+    if is_equal:
         return Proof.ETAG
     if stored.encryption in _KEYED or not is_md5(stored.etag):
         return None
@@ -146,12 +152,12 @@ async def confirm(
 
     Raises `Corrupted`.
     """
-    bucket, key = route.destination(transfer)
     try:
         proof = prove(info, stored, passed)
         if proof is Proof.SIZE and not route.target.limits.etags:
             proof = await _file_proof(route, transfer, info)
     except Corrupted as error:
+        bucket, key = route.destination(transfer)
         await route.target.discard(bucket, key, stored)
         raise Corrupted(f"{object_name(transfer)}: {error}; the copy was removed") from error
     return proof

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from s3flow.errors import BadAnswer, ConnectionLost, Refused, Truncated
@@ -287,15 +288,13 @@ class Pool:
     # --- bytes -----------------------------------------------------------------------------
 
     def _head(self, method: str, target: str, headers: dict[str, str], size: int) -> bytes:
-        lines = [f"{method} {target} HTTP/1.1"]
-        if "host" not in headers and "Host" not in headers:
-            lines.append(f"Host: {self._authority}")
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if (size or method in _WITH_BODY) and "content-length" not in headers:
-            lines.append(f"Content-Length: {size}")
-        breaks = len(lines) + 1
-        lines += ("", "")
-        text = "\r\n".join(lines)
+        form = _form(tuple(headers), self._authority)
+        length, breaks = "", form.breaks
+        if (size or method in _WITH_BODY) and not form.has_length:
+            length = f"Content-Length: {size}\r\n"
+            breaks += 1
+        fields = form.fields % tuple(headers.values())
+        text = f"{method} {target} HTTP/1.1\r\n{fields}{length}\r\n"
         if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
             raise Refused(f"{self._name}: a header's value or the target holds a line break or NUL")
         if " " in target:
@@ -304,6 +303,23 @@ class Pool:
             return text.encode("latin-1")
         except UnicodeEncodeError as error:
             raise Refused(f"{self._name}: a header holds what HTTP cannot carry: {error}") from None
+
+
+class _Form(NamedTuple):
+    """A request's head without its values. *breaks* counts the lines, with the first and the empty one."""
+
+    fields: str
+    breaks: int
+    has_length: bool
+
+
+@lru_cache(maxsize=1024)
+def _form(names: tuple[str, ...], authority: str) -> _Form:
+    """Give the form of a head with these header names: most requests have one of a few."""
+    lines = [f"{name.replace('%', '%%')}: %s\r\n" for name in names]
+    if "host" not in names and "Host" not in names:
+        lines.insert(0, f"Host: {authority.replace('%', '%%')}\r\n")
+    return _Form("".join(lines), len(lines) + 2, "content-length" in names)
 
 
 def _wrong_size(got: int, size: int) -> Truncated | BadAnswer:

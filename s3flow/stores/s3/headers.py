@@ -6,6 +6,7 @@ import calendar
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from s3flow.model import Attributes, ObjectInfo
 from s3flow.wire.sigv4 import quote_value
@@ -31,6 +32,22 @@ _MONTHS = {
 }
 
 
+class _Kinds(NamedTuple):
+    """What an answer's header names mean, whatever the values are."""
+
+    carried: list[str]
+    checksums: list[str]
+
+
+@lru_cache(maxsize=1024)
+def _kinds(names: tuple[str, ...]) -> _Kinds:
+    """Sort header names: a server sends the same ones all the time, in the same order."""
+    return _Kinds(
+        [name for name in names if name in CARRIED or name.startswith("x-amz-meta-")],
+        [n for n in names if n.startswith(_CHECKSUM) and n != "x-amz-checksum-type"],
+    )
+
+
 def unquote_etag(etag: str) -> str:
     """Take the quotes off an ETag."""
     return etag[1:-1] if etag[:1] == '"' == etag[-1:] and len(etag) > 1 else etag
@@ -42,13 +59,7 @@ def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True)
     Checksums in the answer to a range or part request may be those of the part: they are only
     taken from answers about the whole object.
     """
-    carried: dict[str, str] = {}
-    has_checksums = False
-    for name, value in headers.items():
-        if name in CARRIED or name.startswith("x-amz-meta-"):
-            carried[name] = value
-        elif name.startswith(_CHECKSUM):
-            has_checksums = is_whole
+    carried = {name: headers[name] for name in _kinds(tuple(headers)).carried}
     get = headers.get
     if "aws-chunked" in carried.get("content-encoding", ""):
         _drop_chunked(carried)
@@ -59,7 +70,7 @@ def object_info(headers: Mapping[str, str], size: int, *, is_whole: bool = True)
         get("x-amz-storage-class", "STANDARD"),
         get("x-amz-version-id"),
         carried,
-        full_checksums(headers) if has_checksums else {},
+        full_checksums(headers) if is_whole else {},
         _number(get("x-amz-tagging-count")) or 0,
         encryption_of(headers),
         _number(get("x-amz-mp-parts-count")),
@@ -84,14 +95,11 @@ def encryption_of(headers: Mapping[str, str]) -> str:
 
 def full_checksums(headers: Mapping[str, str]) -> dict[str, str]:
     """Give the checksums of the whole object by algorithm, without composite ones."""
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+    names = _kinds(tuple(headers)).checksums
+    if not names or headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return {}
-    return {
-        name[len(_CHECKSUM) :]: value
-        for name, value in headers.items()
-        # The "-N" of a composite checksum; base64 itself has no hyphen.
-        if name.startswith(_CHECKSUM) and name != "x-amz-checksum-type" and "-" not in value
-    }
+    # The "-N" of a composite checksum; base64 itself has no hyphen.
+    return {name[len(_CHECKSUM) :]: headers[name] for name in names if "-" not in headers[name]}
 
 
 def write_headers(attributes: Attributes, *, with_token: bool = False) -> dict[str, str]:
