@@ -18,11 +18,13 @@ class Failure(NamedTuple):
     reason: str = ""
 
 
-NO_SERVER_COPY = "copies inside a store are not built yet: bytes always pass through s3flow"
 NO_GCS = "Google Cloud Storage is not built yet"
 
 _BAD = "contract/test_s3_misbehaving.py::"
 _S3 = "contract/test_failures_s3.py::"
+_COPY = "contract/test_s3_copies.py::"
+_COPIES = "contract/test_copies.py::"
+_INSIDE = "unit/test_engine_copies.py::"
 _REAL = "contract/test_s3_store.py::"
 _TARGET = "contract/test_target.py::"
 _ENGINE = "unit/test_failures_engine.py::"
@@ -90,7 +92,8 @@ READING = (
     Failure("B-09", "an object is deleted between the listing and its reading",
         (_FLOWS + "test_an_object_deleted_before_it_is_read_is_skipped",
          _FLOWS + "test_what_was_never_taken_and_is_gone_is_skipped",
-         _PARTS + "test_an_object_that_vanishes_between_runs_leaves_no_upload"),
+         _PARTS + "test_an_object_that_vanishes_between_runs_leaves_no_upload",
+         _INSIDE + "test_an_object_deleted_before_its_copy_is_skipped"),
         "moves, which must not take a missing source for success, are not built yet",
     ),
     Failure("B-10", "a body stops, or trickles just fast enough for the socket's time limit",
@@ -104,10 +107,17 @@ WRITING = (
     Failure("B-11", "200 OK, and an error in the body",
         (_BAD + "test_a_write_succeeds_only_with_an_etag",
          _BAD + "test_complete_succeeds_only_with_an_etag",
-         _BAD + "test_a_listing_that_is_none_is_an_error"),
-        NO_SERVER_COPY,
+         _BAD + "test_a_listing_that_is_none_is_an_error",
+         _COPY + "test_an_error_inside_a_success_is_an_error",
+         _COPY + "test_a_success_without_an_etag_is_none",
+         _COPY + "test_blanks_that_kept_the_connection_open_are_no_answer_and_no_error"),
     ),
-    Failure("B-12", "the source changes during a copy in parts inside the store", (), NO_SERVER_COPY),
+    Failure("B-12", "the source changes during a copy in parts inside the store",
+        (_COPY + "test_a_copy_is_one_request_with_its_condition_and_no_body",
+         _COPIES + "test_a_part_of_another_version_is_not_copied",
+         _INSIDE + "test_an_object_that_changes_between_its_parts_starts_again",
+         _INSIDE + "test_an_object_that_changes_before_its_copy_starts_again"),
+    ),
     Failure("B-13", "an upload was completed, the answer is lost, and asking again says: no such upload",
         (_BAD + "test_a_lost_answer_to_complete_is_a_lost_connection",
          _PARTS + "test_a_lost_answer_to_complete_is_found_out_without_sending_again",
@@ -120,7 +130,12 @@ WRITING = (
          _S3 + "test_an_answer_to_complete_that_never_ends_is_a_lost_one",
          _STALL + "test_one_request_may_wait_longer_for_its_answer"),
     ),
-    Failure("B-15", "a copy inside the store is cancelled after its 200", (), NO_SERVER_COPY),
+    Failure("B-15", "a copy inside the store is cancelled after its 200",
+        (_COPY + "test_an_answer_that_breaks_off_is_a_lost_one",
+         _INSIDE + "test_a_cancelled_copy_counts_for_nothing_before_its_answer",
+         _INSIDE + "test_a_lost_answer_is_found_out",
+         _COPIES + "test_a_copy_cancelled_anywhere_leaves_old_or_new_but_nothing_between"),
+    ),
     Failure("B-16", "a crash leaves uploads that nobody sees and everybody pays for",
         (_PARTS + "test_death_before_the_id_is_recorded_leaves_no_upload_behind",
          _PARTS + "test_an_upload_whose_creation_was_answered_into_the_void_is_aborted",
@@ -303,8 +318,9 @@ KEYS = (
     Failure("B-52", "plus, percent, blank, question mark and hash are encoded twice or not at all",
         (_BAD + "test_keys_go_out_encoded_once_and_unchanged",
          _REAL + "test_every_key_comes_back_as_it_went",
-         "unit/test_sigv4.py::test_keys_are_encoded_byte_for_byte"),
-        NO_SERVER_COPY,
+         "unit/test_sigv4.py::test_keys_are_encoded_byte_for_byte",
+         _COPY + "test_the_source_s_key_goes_out_encoded_once",
+         _COPIES + "test_awkward_keys_are_copied_from_and_to_exactly"),
     ),
     Failure("B-53", "two spellings of one word in Unicode become one key",
         (_TARGET + "test_keys_that_look_alike_stay_apart",
