@@ -116,6 +116,14 @@ class UploadAborted(NamedTuple):
     upload_id: str
 
 
+class LoopHeld(NamedTuple):
+    """One step held the event loop for at least *seconds*: *place* names it, *at* has the lines."""
+
+    seconds: float
+    place: str
+    at: str
+
+
 class Warned(NamedTuple):
     """Something a person should read once."""
 
@@ -162,6 +170,7 @@ Event = (
     | FlowBlocked
     | FlowUnblocked
     | UploadAborted
+    | LoopHeld
     | Warned
     | WorkerStarted
     | WorkerPulse

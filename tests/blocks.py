@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import NamedTuple
 
 from s3flow import garbage
+from s3flow.observe.watchdog import place_of
 
 LIMIT = 0.010  # seconds of CPU that one step of the loop may take
 _SWIFT = 0.003  # seconds of CPU that the work of `slowness` took there
@@ -53,6 +53,16 @@ class Blocks:
     seen: str = ""  # where the running step was when it had taken too long
     done: bool = False
 
+    def blamed(self, limit: float) -> list[str]:
+        """Say what took longer than *limit*, again and again or by far.
+
+        Once is no proof: the kernel lets one call in thousands pay for the work of others.
+        """
+        held = [block for block in self.found if block.seconds > limit]
+        if len(held) < 2 and all(block.seconds < 3 * limit for block in held):
+            return []
+        return [str(block) for block in held]
+
     def forget(self) -> None:
         """Begin anew: what the test itself did in the steps before this one was no work of ours."""
         self.found.clear()
@@ -75,7 +85,7 @@ class Blocks:
                 continue
             frame = sys._current_frames().get(thread)
             if began == self.began:
-                self.seen = _place(frame)
+                self.seen = place_of(frame).lines
 
 
 @contextmanager
@@ -121,14 +131,8 @@ def blocks_found(limit: float = LIMIT) -> Iterator[Blocks]:
         looker.join()
 
 
-def _place(frame: FrameType | None) -> str:
-    """Name the innermost lines, s3flow's own first."""
-    lines, ours = [], []
-    while frame is not None:
-        file = frame.f_code.co_filename.rpartition("site-packages/")[2]
-        line = f"{file}:{frame.f_lineno} {frame.f_code.co_name}"
-        lines.append(line)
-        if "s3flow/" in line:
-            ours.append(line)
-        frame = frame.f_back
-    return " < ".join([*lines[:1], *[line for line in ours if line != lines[0]][:3]])
+def burn(seconds: float) -> None:
+    """Take so much CPU time."""
+    begin = time.thread_time()
+    while time.thread_time() - begin < seconds:
+        pass

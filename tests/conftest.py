@@ -79,5 +79,5 @@ def never_blocked() -> Iterator[Blocks]:
     with collecting_as_the_program_does(), blocks_found() as blocks:
         yield blocks
     limit = LIMIT * max(slow, slowness())
-    held = [str(block) for block in blocks.found if block.seconds > limit]
+    held = blocks.blamed(limit)
     assert not held, "\n".join(held)

@@ -119,6 +119,7 @@ class LogEvents:
         self._retries = _Pace(5, clock)
         self._throttles = _Pace(1, clock)
         self._warnings = _Pace(50, clock)
+        self._holds = _Pace(1, clock)
         self._told: dict[type, Callable[..., None]] = {
             events.ScanStarted: self._scan_started,
             events.ScanFinished: self._scan_finished,
@@ -130,6 +131,7 @@ class LogEvents:
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
             events.UploadAborted: self._upload_aborted,
+            events.LoopHeld: self._loop_held,
             events.Warned: self._warned,
             events.WorkerStarted: self._worker_started,
             events.WorkerEnded: self._worker_ended,
@@ -237,6 +239,17 @@ class LogEvents:
 
     def _upload_aborted(self, event: events.UploadAborted) -> None:
         self._log.info("unfinished upload removed", flow=event.flow, upload_id=event.upload_id)
+
+    def _loop_held(self, event: events.LoopHeld) -> None:
+        held = self._holds.admit(event.place)
+        if held is not None:
+            self._log.warning(
+                "the event loop was held",
+                seconds=round(event.seconds, 3),
+                place=event.place,
+                at=event.at,
+                **_held(held),
+            )
 
     def _warned(self, event: events.Warned) -> None:
         held = self._warnings.admit(event.flow)

@@ -78,6 +78,8 @@ class Metrics(Collector):
         self._workers: dict[str, int] = {}
         self._restarts = 0
         self._cpu: defaultdict[str, float] = defaultdict(float)
+        self._holds: defaultdict[str, int] = defaultdict(int)
+        self._held: defaultdict[str, float] = defaultdict(float)
         self._lags: deque[float] = deque([0.0], maxlen=_LAGS)
         self._told: dict[type, Callable[..., None]] = {
             events.TransferStarted: self._started,
@@ -91,6 +93,7 @@ class Metrics(Collector):
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.LoopHeld: self._loop_held,
             events.WorkerStarted: self._worker_started,
             events.WorkerPulse: self._worker_pulse,
             events.WorkerEnded: self._worker_ended,
@@ -169,6 +172,10 @@ class Metrics(Collector):
         self._workers[str(event.worker)] = 0
         self._restarts += 1
 
+    def _loop_held(self, event: events.LoopHeld) -> None:
+        self._holds[event.place] += 1
+        self._held[event.place] += event.seconds
+
     def collect(self) -> Iterator[Metric]:
         """Make the families; prometheus_client calls it at a scrape."""
         snapshots = self._snapshots()
@@ -183,6 +190,19 @@ class Metrics(Collector):
             "the machine is short of CPU.",
             (),
             [((), max(self._lags))],
+        )
+        yield _counter(
+            "s3flow_loop_blocks",
+            "Times that one step was seen to hold the event loop for more than 10 ms, by function. A "
+            "steady rise is a defect or a slow disk: the log has the lines.",
+            ("place",),
+            _single(self._holds),
+        )
+        yield _counter(
+            "s3flow_loop_blocked_seconds",
+            "How long they held it, at least. Nothing else moved meanwhile.",
+            ("place",),
+            _single(self._held),
         )
         yield _gauge(
             "s3flow_build_info",

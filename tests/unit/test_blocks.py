@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from pathlib import Path
 
 from s3flow.model import MIB, Outcome
 from s3flow.stores.local import LocalStore
-from tests.blocks import Blocks, blocks_found
+from tests.blocks import Blocks, blocks_found, burn
 from tests.unit.lab import Lab
 
 SMALL = 3000
-
-
-def burn(seconds: float) -> None:
-    begin = time.thread_time()
-    while time.thread_time() - begin < seconds:
-        pass
 
 
 def fill(lab: Lab) -> None:
@@ -38,7 +31,7 @@ def test_who_holds_the_loop_is_named() -> None:
         asyncio.run(main())
     (found,) = blocks.found
     assert found.seconds >= 0.1
-    assert "test_blocks.py" in found.place
+    assert found.place.startswith("tests.blocks:")
     assert "burn" in found.place
 
 

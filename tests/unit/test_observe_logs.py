@@ -325,3 +325,19 @@ async def test_progress_lines_stop_when_nothing_moves(capsys: Capture) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert lines(capsys) == []
+
+
+def test_who_holds_the_loop_is_logged_once_in_a_while(capsys: Capture) -> None:
+    configure("json", "info")
+    now = [0.0]
+    log = LogEvents(clock=lambda: now[0])
+    for _ in range(3):
+        log(events.LoopHeld(0.0204, "s3flow.engine.plan.rivals", "s3flow.engine.plan:55 rivals"))
+    log(events.LoopHeld(0.5, "json.loads", "json:1 loads"))
+    now[0] = 11.0
+    log(events.LoopHeld(0.03, "s3flow.engine.plan.rivals", "s3flow.engine.plan:55 rivals"))
+    first, other, later = lines(capsys)
+    assert first["event"] == "the event loop was held"
+    assert (first["seconds"], first["at"]) == (0.02, "s3flow.engine.plan:55 rivals")
+    assert other["place"] == "json.loads"
+    assert later["left_out"] == 2

@@ -31,6 +31,8 @@ NAMES = {
     "s3flow_scan_failures",
     "s3flow_scan_last_finished_timestamp_seconds",
     "s3flow_loop_lag_seconds",
+    "s3flow_loop_blocks",
+    "s3flow_loop_blocked_seconds",
     "s3flow_worker_processes",
     "s3flow_worker_restarts",
     "s3flow_worker_cpu_seconds",
@@ -140,7 +142,11 @@ def test_trouble() -> None:
     metrics(events.ScanFinished("docs", 10, 2.0))
     metrics.loop_lag(0.25)
     metrics.loop_lag(0.0)
+    for seconds in (0.5, 0.25):
+        metrics(events.LoopHeld(seconds, "s3flow.engine.plan.rivals", "lines"))
     found = samples(metrics)
+    assert found["s3flow_loop_blocks_total", "s3flow.engine.plan.rivals"] == 2
+    assert found["s3flow_loop_blocked_seconds_total", "s3flow.engine.plan.rivals"] == 0.75
     assert found["s3flow_retries_total", "docs", "stalled"] == 1
     assert found["s3flow_throttled_total", "src"] == 1
     assert found["s3flow_concurrency_limit", "src"] == 33
