@@ -50,7 +50,9 @@ class KeySpace:
     def cut(self, cursor: bytes, end: bytes | None) -> bytes | None:
         """Give a key between *cursor* and *end* with about as many keys on either side, or None."""
         low, high = _text(cursor), None if end is None else _text(end)
-        if low is None or (end is not None and high is None) or not low.startswith(self._prefix):
+        if low is None or not low.startswith(self._prefix):
+            return None
+        if end is not None and (high is None or cursor >= end):
             return None
         shared = self._prefix if high is None else _common(low, high)
         seen = self._seen_under(shared)
@@ -69,7 +71,7 @@ class KeySpace:
         ends_here = end is not None and end.startswith(stem)
         last = self._place(end or b"") if ends_here else (len(self._order) + 1) ** _PLACES
         done = at - self._place(first)
-        return listed * (last - at) / done if done > 0 else 0.0
+        return listed * max(0, last - at) / done if done > 0 else 0.0
 
     def _place(self, key: bytes) -> int:
         """Give the place of a key as a number: its characters are the digits."""
@@ -114,7 +116,7 @@ class KeySpace:
             if not text.startswith(shared):
                 break
             found.add(text[at])
-            index = bisect_right(self._seen, (text[: at + 1] + TOP).encode())
+            index = max(index + 1, bisect_right(self._seen, (text[: at + 1] + TOP).encode()))
         return found
 
 
