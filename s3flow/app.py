@@ -178,7 +178,7 @@ class Work:
             show, told = self._show(stack, board)
             listen, count = await self._listen(stack, board)
             tell = fan_out(logs.LogEvents(debug=self._debug), *told, *count)
-            limits, crew, keep = self._crew(state, tell)
+            limits, crew, keep = self._crew(state, wirings, tell)
             daemon = Daemon(
                 state=state,
                 wirings=wirings,
@@ -207,7 +207,7 @@ class Work:
             return self._ending(daemon, board.last), board.last
 
     def _crew(
-        self, state: SqliteState, tell: Emit
+        self, state: SqliteState, wirings: Sequence[Wiring], tell: Emit
     ) -> tuple[Pace, Crew, list[Coroutine[Any, Any, None]]]:
         """Choose between workers in this process and processes of their own; and what keeps these."""
         settings = self.settings.daemon
@@ -218,7 +218,12 @@ class Work:
         from s3flow.crew.crew import ProcessCrew
 
         crew = ProcessCrew(
-            member.command, posts(self.settings, self.flows, count), state.lease, self.stop, tell
+            member.command,
+            posts(self.settings, self.flows, count),
+            state.lease,
+            self.stop,
+            tell,
+            lambda marks, lost: upkeep.clear(wirings, marks, lost, tell),
         )
         return replace(limits, share=Share(requests=LISTING)), crew, [crew.run()]
 

@@ -69,3 +69,12 @@ def _wiring(flow: Flow, stores: Mapping[str, Store]) -> Wiring:
     if isinstance(source, LocalStore):
         raise ConfigError(f"flow {flow.name}: {flow.source.endpoint} is a folder, not a source")
     return Wiring(flow, source, target, reader=target if isinstance(target, S3Store) else None)
+
+
+def marks_of(wirings: Sequence[Wiring]) -> dict[str, bytes]:
+    """Give what the names of this process's unfinished files begin with, by endpoint."""
+    return {
+        wiring.flow.target.endpoint: wiring.target.mark
+        for wiring in wirings
+        if isinstance(wiring.target, LocalStore)
+    }

@@ -64,7 +64,7 @@ async def _work(descriptor: int) -> None:
     logging.basicConfig(level=orders.log_level, handlers=[forward], force=True)
     try:
         async with assembly.opened(orders.stores, orders.flows) as wirings:
-            station = Station(link, wirings, orders.pace, Crc64Nvme())
+            station = Station(link, wirings, orders.pace, Crc64Nvme(), assembly.marks_of(wirings))
             garbage.spare_what_is_there()
             link.gather, link.heard = station.report, station.hear
             station.hear(early[1:])

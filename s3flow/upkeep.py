@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from s3flow.engine import plan
 from s3flow.engine.wiring import Wiring
 from s3flow.errors import S3flowError
 from s3flow.events import Emit, Warned
-from s3flow.model import Method, State
+from s3flow.model import Method, State, Transfer
 from s3flow.ports import StateStore
 from s3flow.stores.local import LocalStore
 
@@ -24,6 +25,29 @@ async def recognise(state: StateStore, wirings: Sequence[Wiring]) -> None:
                 for total in await state.totals(wiring.flow.name)
             )
             await wiring.target.recognise(wiring.flow.name, written=written)
+
+
+async def clear(
+    wirings: Sequence[Wiring], marks: Mapping[str, bytes], lost: Sequence[Transfer], tell: Emit
+) -> None:
+    """Remove what a dead worker process left on disk of *lost* transfers.
+
+    *marks*: what the names of its files begin with, by endpoint.
+    """
+    for wiring in wirings:
+        flow, target = wiring.flow, wiring.target
+        mark = marks.get(flow.target.endpoint)
+        if not isinstance(target, LocalStore) or not mark:
+            continue
+        places = [
+            (plan.target_bucket(flow, it.bucket), plan.target_key(flow, it.key))
+            for it in lost
+            if it.flow == flow.name
+        ]
+        try:
+            await target.clear(mark, places)
+        except S3flowError as error:
+            tell(Warned(flow.name, f"a dead worker process's files are left behind: {error}"))
 
 
 async def sweep(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3flow.crew.chorus import Chorus
-from s3flow.crew.seat import Seat
+from s3flow.crew.seat import Seat, Tidy
 from s3flow.engine.flow import RunningFlow
 from s3flow.events import Emit
 
@@ -36,6 +36,7 @@ class ProcessCrew:
     lease: Sequence[int]
     stop: asyncio.Event
     tell: Emit
+    tidy: Tidy
     _flows: dict[str, RunningFlow] = field(default_factory=dict)
     _seats: list[Seat] = field(default_factory=list)
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +57,7 @@ class ProcessCrew:
                 tell=self.tell,
                 chorus=chorus,
                 freed=self._freed.set,
+                tidy=self.tidy,
             )
             for number, post in enumerate(self.posts)
         ]

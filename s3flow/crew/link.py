@@ -51,7 +51,9 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's is one in all but its class
         self.flush()
 
     def data_received(self, data: bytes) -> None:

@@ -23,7 +23,7 @@ STOP = 4  # end what is begun, leave the rest
 QUIT = 5  # end now
 
 # To the supervisor.
-READY = 10
+READY = 10  # marks of its unfinished files, by endpoint
 STARTED = 11  # transfer's id
 ENDED = 12  # seconds, whether the target has it durable, change
 SETTLED = 13  # ids of ended transfers that are durable at the target now

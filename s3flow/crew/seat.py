@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from s3flow.crew import messages as say
@@ -38,6 +38,8 @@ LAST_WORDS = 2.0  # seconds that a process gets to quit
 AHEAD = 64
 AHEAD_BYTES = 8 * 1024 * 1024
 
+Tidy = Callable[[Mapping[str, bytes], Sequence[Transfer]], Awaitable[None]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +59,8 @@ class Seat:
 
     *command* starts one, with the number of the descriptor that it finds its line at; *orders* is the
     first thing it hears. *places*: transfers at a time, by flow. *lease*: descriptors whose locks must
-    last as long as the process. *freed* is called when there may be room again.
+    last as long as the process. *freed* is called when there may be room again, *tidy* with the marks
+    and the transfers of a dead process.
     """
 
     number: int
@@ -70,12 +73,14 @@ class Seat:
     tell: Emit
     chorus: Chorus
     freed: Callable[[], None]
+    tidy: Tidy
     held: dict[int, Held] = field(default_factory=dict)
     load: int = 0  # bytes of what it works on
     _busy: Counter[str] = field(default_factory=Counter)  # transfers that have not ended, by flow
     _link: Link | None = None
     _process: subprocess.Popen[bytes] | None = None
     _remembering: set[asyncio.Task[None]] = field(default_factory=set)
+    _marks: dict[str, bytes] = field(default_factory=dict)
     _fruitful: bool = False
     _last_sign: float = 0.0
     _cpu: float = 0.0
@@ -142,6 +147,7 @@ class Seat:
 
     async def _listen(self, ours: socket.socket) -> None:
         self._fruitful, self._last_sign, self._cpu = False, time.monotonic(), 0.0
+        self._marks = {}
         heard: asyncio.Queue[list[Message] | None] = asyncio.Queue()
 
         def take(batch: list[Message]) -> None:
@@ -195,6 +201,7 @@ class Seat:
                 message = f"worker process {self.number} died"
                 emit(Retried(transfer, WorkerLost.reason, message, 0.0))
                 emit(TransferEnded(Change(transfer, transfer.state), 0.0))
+        await self.tidy(self._marks, [held.transfer for held in lost.values()])
         for name, flow in flows.items():
             mine = [held.transfer for held in lost.values() if held.transfer.flow == name]
             await flow.feed.returned(mine)
@@ -240,6 +247,7 @@ class Seat:
             name, level, text = message[1:]
             logging.getLogger(name).log(level, "%s", text, extra={"worker": self.number})
         elif kind == say.READY and self._process is not None:
+            self._marks = message[1]
             self.tell(WorkerStarted(self.number, self._process.pid))
 
     async def _ended(self, seconds: float, is_durable: bool, packed: tuple[object, ...]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3flow.crew import messages as say
@@ -65,10 +65,21 @@ class _Berth:
 
 
 class Station:
-    """Moves what the supervisor hands out; what only the supervisor has is asked of it."""
+    """Moves what the supervisor hands out; what only the supervisor has is asked of it.
 
-    def __init__(self, link: Link, wirings: Sequence[Wiring], pace: Pace, crc64: Crc64) -> None:
+    *marks* tell the unfinished files of this process from others', by endpoint.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        wirings: Sequence[Wiring],
+        pace: Pace,
+        crc64: Crc64,
+        marks: Mapping[str, bytes],
+    ) -> None:
         self._link = link
+        self._marks = marks
         self._pace = pace
         self._stop = asyncio.Event()
         self._quit = asyncio.Event()
@@ -90,7 +101,7 @@ class Station:
 
     async def run(self) -> None:
         """Work until told to quit."""
-        self._link.send((say.READY,))
+        self._link.send((say.READY, dict(self._marks)))
         working = asyncio.create_task(self._work(), name="work")
         quitting = asyncio.create_task(self._quit.wait())
         await asyncio.wait({working, quitting}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,8 +7,8 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from s3flow.model import (
 )
 from s3flow.stores.local import files, uploads
 from s3flow.stores.local.look import digest_settled, look_up, token_of
-from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, shown, split
+from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove, shown, split
 from s3flow.stores.local.settle import Note, Settlement, flush
 from s3flow.stores.local.threads import Threads
 from s3flow.stores.local.translate import translate
@@ -249,6 +249,16 @@ class LocalStore:
         with self._translated("", b""):
             return await self._threads.run_until(stop, self._sweep, older_than, stop)
 
+    @property
+    def mark(self) -> bytes:
+        """What the names of files begin with that this process has not settled yet."""
+        return self._temp
+
+    async def clear(self, mark: bytes, places: Sequence[tuple[str, bytes]]) -> None:
+        """Remove what a dead process with this *mark* left beside these buckets and keys."""
+        with self._translated("", b""):
+            await self._threads.run(self._clear, mark, {split(*place)[0] for place in places})
+
     # --- inside -------------------------------------------------------------------------------
 
     def _at(self, bucket: str, key: bytes) -> str:
@@ -329,6 +339,14 @@ class LocalStore:
         self._directories.check_root()
         found = ((key, look_up(self._directories, bucket, key)) for key in keys)
         return {key: listed for key, listed in found if listed is not None}
+
+    def _clear(self, mark: bytes, paths: Iterable[bytes]) -> None:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                directory = self._directories.open(path)
+                for name in map(os.fsencode, os.listdir(directory.fd)):  # noqa: PTH208 - by descriptor
+                    if name.startswith(mark):
+                        remove(directory, name)
 
     def _sweep(self, older_than: float, stop: threading.Event) -> int:
         self._directories.check_root()
