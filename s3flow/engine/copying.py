@@ -32,7 +32,8 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
     """
     bucket = transfer.bucket
     only = route.flow.method is MethodPolicy.SERVER_ONLY
-    if route.destination(transfer) == (bucket, transfer.key):
+    there = route.destination(transfer)
+    if there == (bucket, transfer.key):
         await _not_onto_itself(route, transfer)
         if only:
             raise CopyRefused(_server_only(transfer, "source and target have one name there"))
@@ -42,13 +43,12 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
     if bucket not in verdicts.works and not await verdicts.ask(bucket) and not only:
         return None
     try:
-        copied = await _copy(route, verdicts, transfer)
+        if transfer.upload_id or _in_parts(route, transfer):
+            copied = await _copy_parts(route, verdicts, transfer)
+        else:
+            copied = await _copy_whole(route, transfer, *there)
     except CopyRefused as error:
-        is_verdict = verdicts.refused(bucket)
-        if only:
-            raise CopyRefused(_server_only(transfer, str(error))) from error
-        if is_verdict:
-            route.emit(Warned(route.flow.name, _streaming(route, bucket, error)))
+        _learn(route, verdicts, transfer, error)
         return None
     except BaseException:
         verdicts.tried(bucket)
@@ -56,6 +56,15 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
     if bucket not in verdicts.works:
         verdicts.worked(bucket)
     return copied
+
+
+def _learn(route: Route, verdicts: Verdicts, transfer: Transfer, error: CopyRefused) -> None:
+    """Remember a refusal, and tell of it if it is the verdict; where nothing else may be done, raise."""
+    is_verdict = verdicts.refused(transfer.bucket)
+    if route.flow.method is MethodPolicy.SERVER_ONLY:
+        raise CopyRefused(_server_only(transfer, str(error))) from error
+    if is_verdict:
+        route.emit(Warned(route.flow.name, _streaming(route, transfer.bucket, error)))
 
 
 def _server_only(transfer: Transfer, why: str) -> str:
@@ -95,21 +104,25 @@ async def _not_onto_itself(route: Route, transfer: Transfer) -> None:
 # --- one object ------------------------------------------------------------------------------
 
 
-async def _copy(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied:
+def _in_parts(route: Route, transfer: Transfer) -> bool:
     limits = route.target.limits
     method = plan.choose_method(route.flow, limits, transfer.size, transfer.etag, inside=True)
-    if method is Method.SERVER_MULTIPART:
+    return method is Method.SERVER_MULTIPART
+
+
+async def _copy_parts(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied:
+    """Copy an object in parts, or as a whole where the target cannot repeat its source's."""
+    if _in_parts(route, transfer):
         copied = await copy_in_parts(route, transfer, _by_parts(verdicts))
         if copied is not None:
             return copied
     if transfer.upload_id:
         await abort(route, transfer)  # of a plan with parts, which is not the plan any more
-    return await _copy_whole(route, transfer)
+    return await _copy_whole(route, transfer, *route.destination(transfer))
 
 
-async def _copy_whole(route: Route, transfer: Transfer) -> Copied:
+async def _copy_whole(route: Route, transfer: Transfer, bucket: str, key: bytes) -> Copied:
     flow, size = route.flow, transfer.size
-    bucket, key = route.destination(transfer)
     storage_class = plan.target_storage_class(flow, transfer.storage_class)
     if storage_class == transfer.storage_class == "STANDARD":
         storage_class = ""  # what every store takes an object for when nothing is said

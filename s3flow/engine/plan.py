@@ -150,7 +150,7 @@ def choose_method(
             f"{size:,} bytes are more than the target takes ({limits.max_object_size:,})"
         )
     if inside:
-        in_parts = size > limits.max_put_size or (size and parts_in(etag))
+        in_parts = size > limits.max_put_size or (size and "-" in etag and parts_in(etag))
         return Method.SERVER_MULTIPART if in_parts else Method.SERVER_COPY
     if size > min(flow.multipart_threshold, limits.max_put_size):
         return Method.MULTIPART

@@ -15,6 +15,7 @@ from s3flow.wire.sigv4 import quote_key
 # S3 answers at once and sends blanks while it works, which may be minutes for gigabytes.
 WORK_SECONDS = 600.0
 AT_ONCE = 64 * MIB  # bytes; what a store copies within the usual time for an answer
+_USUAL = re.compile(rb'<ETag>(?:&quot;|")([0-9a-f-]+)(?:&quot;|")</ETag>')
 _ETAG = re.compile(rb"<ETag>\s*([^<]*?)\s*</ETag>")
 _CHECKSUM = re.compile(rb"<Checksum(\w+)>\s*([^<]*?)\s*</Checksum")
 
@@ -74,6 +75,9 @@ class Copies:
         return response, said
 
     def _etag(self, call: Call, said: bytes) -> str:
+        found = _USUAL.search(said)
+        if found:
+            return found[1].decode()
         found = _ETAG.search(said)
         etag = unquote_etag(unescape(found[1].decode("latin-1"))) if found else ""
         if not etag:
