@@ -12,6 +12,7 @@ from pathlib import Path
 
 from botocore.response import StreamingBody
 
+from tests.bench.front import Front, tls_front
 from tests.bench.install import program
 from tests.bench.objects import Described, describe
 from tests.bench.server import Held
@@ -31,13 +32,14 @@ force_path_style = true
 
 
 class RealServer:
-    """One of `SERVERS`, filled with the sets: plain HTTP, and no look inside."""
+    """One of `SERVERS`, filled with the sets; *front* speaks TLS for it. No look inside."""
 
-    ca_file = Path()
-    has_tls = False
+    has_tls = True
 
-    def __init__(self, server: Server, data: Path, folder: Path) -> None:
+    def __init__(self, server: Server, front: Front, data: Path, folder: Path) -> None:
         self._server = server
+        self._front = front
+        self.ca_file = front.ca_file
         self._data = data
         self._config = folder / "rclone.conf"
         self._targets: set[str] = set()
@@ -49,10 +51,8 @@ class RealServer:
         self._config.write_text(text)
 
     def url(self, *, tls: bool) -> str:
-        """Give the endpoint's URL. Raises `ValueError` for TLS."""
-        if tls:
-            raise ValueError(f"{self.name} is started without TLS")
-        return self._server.url
+        """Give the endpoint's URL."""
+        return self._front.url if tls else self._server.url
 
     def usual_url(self, *, tls: bool) -> str:
         """Say that it does not listen on the usual ports."""
@@ -127,7 +127,11 @@ def _same_bytes(found: Described, body: StreamingBody) -> bool:
 @contextlib.contextmanager
 def real(store: str, data: Path, names: list[str]) -> Iterator[RealServer]:
     """Run *store* with the sets until the block ends. Raises `ServerMissingError`."""
-    with tempfile.TemporaryDirectory(prefix="s3flow-bench-") as folder, SERVERS[store]() as server:
-        made = RealServer(server, data, Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="s3flow-bench-") as folder,
+        SERVERS[store]() as server,
+        tls_front(server.url) as front,
+    ):
+        made = RealServer(server, front, data, Path(folder))
         made.fill(names)
         yield made

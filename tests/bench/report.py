@@ -112,7 +112,7 @@ def table(found: CaseResult) -> Table:
                 found.unit_cost(result).removesuffix("/object"),
                 found.pace(result),
                 f"{result.median('peak') / MIB:.0f}",
-                f"{result.median('server_cpu'):.2f}",
+                f"{result.median('server_cpu'):.2f}" if result.median("server_cpu") else "-",
                 str(len(result.runs)),
             )
     return made

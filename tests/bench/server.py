@@ -173,7 +173,7 @@ class BenchServer:
         return body
 
 
-def _modules() -> Path:
+def nginx_modules() -> Path:
     """Give the folder of nginx's modules, once all that is needed is there."""
     if (found := _installed()) is None and apt_install(*PACKAGES):
         found = _installed()
@@ -216,7 +216,7 @@ def make_certificates(folder: Path) -> Path:
 @contextlib.contextmanager
 def nginx(data: Path, workers: int = 2) -> Iterator[BenchServer]:
     """Run the server over the object sets in *data* until the block ends."""
-    modules = _modules()
+    modules = nginx_modules()
     with tempfile.TemporaryDirectory(prefix="s3flow-bench-nginx-") as temporary:
         folder = Path(temporary)
         ca_file = make_certificates(folder)
