@@ -26,6 +26,7 @@ from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.board import Board
 from s3flow.observe.progress import FlowSnapshot
+from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.process import Ending, allow_open_files, usable_cpus
 from s3flow.state import SqliteState, open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
@@ -193,9 +194,10 @@ class Work:
             started = time.time() - 0.1
             async with asyncio.TaskGroup() as group:
                 sweeping = group.create_task(upkeep.sweep(state, wirings, started, daemon.tell))
+                watching = watch_for_blocks(tell)
                 side = [
                     group.create_task(work)
-                    for work in (*show, *listen, *keep, board.run(), _supervised(board))
+                    for work in (*show, *listen, *keep, board.run(), _supervised(board), watching)
                 ]
                 systemd.notify("READY=1")
                 await (daemon.scan() if self.scan_only else daemon.run(once=self.once))

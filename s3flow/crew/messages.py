@@ -9,6 +9,7 @@ from s3flow.events import (
     Event,
     FlowBlocked,
     FlowUnblocked,
+    LoopHeld,
     ThrottleChanged,
     UploadAborted,
     Warned,
@@ -38,7 +39,7 @@ LOGGED = 20  # logger, level, text
 _STATES = {state.value: state for state in State}
 _TOLD = {
     kind.__name__: kind
-    for kind in (ThrottleChanged, FlowBlocked, FlowUnblocked, UploadAborted, Warned)
+    for kind in (ThrottleChanged, FlowBlocked, FlowUnblocked, UploadAborted, LoopHeld, Warned)
 }
 
 

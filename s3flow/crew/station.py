@@ -19,6 +19,7 @@ from s3flow.engine.worker import Worker
 from s3flow.errors import StateError
 from s3flow.events import BytesMoved, Event, Recorded, Retried, TransferEnded, TransferStarted
 from s3flow.model import Change, State, Transfer
+from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.ports import Crc64
 
 LINGER = 0.004  # seconds that reports gather while there is other work
@@ -153,6 +154,7 @@ class Station:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._settling.run(), name="settling")
             group.create_task(self._beat(), name="pulse")
+            group.create_task(watch_for_blocks(self._emit), name="watchdog")
             for name, berth in self._berths.items():
                 blockade = Blockade(name, self._pace.block_retry, self._emit, self._stop)
                 for _ in range(self._pace.concurrency_of(berth.route.flow)):
