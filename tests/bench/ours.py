@@ -50,9 +50,14 @@ def environment() -> dict[str, str]:
 
 
 class S3flow:
-    """The product: default settings, state in SQLite, a proof for every object."""
+    """The product: default settings, state in SQLite, a proof for every object.
 
-    name = "s3flow"
+    *workers*: processes that move the bytes; the table names it where there are several.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.name = "s3flow" if workers == 1 else f"s3flow x{workers}"
+        self._workers = workers
 
     def version(self) -> str:
         """Give the version, with the commit's id if there is one."""
@@ -106,7 +111,12 @@ class S3flow:
         return (sys.executable, "-m", "s3flow", verb, "-c", config)
 
     def _env(self, scene: Scene) -> dict[str, str]:
-        return {**environment(), "BENCH_KEY": scene.access_key, "BENCH_SECRET": scene.secret_key}
+        return {
+            **environment(),
+            "BENCH_KEY": scene.access_key,
+            "BENCH_SECRET": scene.secret_key,
+            "S3FLOW__DAEMON__WORKERS": str(self._workers),
+        }
 
     def _write_config(self, scene: Scene) -> None:
         endpoint = _ENDPOINT.format(url=scene.url)

@@ -37,9 +37,9 @@ ONLY_NGINX = frozenset({Kind.SCAN, Kind.RESCAN, Kind.RESTART})  # made listings,
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
-def contenders(names: Sequence[str]) -> list[Contender]:
-    """Make the contenders, or those named."""
-    found: list[Contender] = [S3flow(), Floor(), *PEERS]
+def contenders(names: Sequence[str], workers: Sequence[int] = ()) -> list[Contender]:
+    """Make the contenders, or those named; s3flow once more for each number of *workers*."""
+    found: list[Contender] = [S3flow(), *map(S3flow, workers), Floor(), *PEERS]
     return [c for c in found if not names or c.name.split()[0] in names]
 
 
@@ -68,7 +68,8 @@ class Bench:
             quick=self._options.quick,
         )
         racers: list[tuple[Contender, report.Result]] = []
-        for contender in contenders([report.OURS] if case.ours_only else self._options.only):
+        only = [report.OURS] if case.ours_only else self._options.only
+        for contender in contenders(only, self._options.s3flow_workers):
             result = report.Result(contender.name, contender.version(), "")
             racers.append((contender, result))
             found.results.append(result)
@@ -203,6 +204,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--http", action="store_true", help="only plain HTTP")
     parser.add_argument("--tls", action="store_true", help="only TLS")
     parser.add_argument("--workers", type=int, default=2, help="processes of the server")
+    parser.add_argument(
+        "--s3flow-workers",
+        type=int,
+        action="append",
+        default=[],
+        help="run s3flow with so many worker processes as well; repeatable",
+    )
     servers = ("nginx", "ceph", "versitygw", "minio")
     parser.add_argument("--server", choices=servers, default="nginx", help="default nginx")
     return parser.parse_args(words)
