@@ -362,6 +362,9 @@ def test_a_cut_lies_between_and_is_utf8_whatever_was_seen(
             assert cursor < cut
             assert end is None or cut < end
             assert cut.decode().endswith(TOP)
+            for size in range(1, len(cut.decode())):
+                name = cut.decode()[:size]  # before the cut and not listed yet: so is all below it
+                assert name.encode() <= cursor or f"{name}/{TOP}".encode() < cut
         assert space.left(min(keys), cursor, end, len(keys)) >= 0
 
 
