@@ -1,14 +1,14 @@
-"""S3's XML answers as values: listings at three microseconds a key, and errors."""  # noqa: A005 - always imported by its full name
+"""S3's XML answers as values: listings and errors."""  # noqa: A005 - always imported by its full name
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 from xml.etree.ElementTree import Element, ParseError, XMLParser
 
 from s3flow.errors import BadAnswer
 from s3flow.model import Listed
+from s3flow.wire import entries as entries_by_shape
 
 _SHOWN = 120  # characters of an unusable answer that go into the message
 
@@ -37,14 +37,20 @@ def parse_list(body: bytes) -> ListResult:
     ignored the parameter does not say <EncodingType>, and its keys are taken as they are.
     Raises `BadAnswer` for anything else than a well-formed listing.
     """
-    root = _parse(body)
+    found = entries_by_shape.cut_out(body)
+    root = _parse(body if found is None else found[1])
     name = _local_name(root)
     if name != "ListBucketResult":
         raise BadAnswer(f"a listing was asked for and <{name}> came: {_start(body)}")
     space = root.tag[: -len(name)]
+    if found is not None and len(root.findall(f"{space}Contents")) != 1:
+        found, root = None, _parse(body)  # they were inside of something else
     encoded = (root.findtext(f"{space}EncodingType") or "").strip().lower() == "url"
     try:
-        entries = _entries(root, space, encoded=encoded)
+        if found is not None:
+            entries = entries_by_shape.listed(found[0], encoded=encoded)
+        else:
+            entries = _entries(root, space, encoded=encoded)
     except ValueError as error:
         raise BadAnswer(f"a listing has an entry that cannot be read: {error}") from error
     truncated = (root.findtext(f"{space}IsTruncated") or "").strip().lower() == "true"
@@ -65,7 +71,7 @@ def _entries(root: Element, space: str, *, encoded: bool) -> list[Listed]:
                 _decode_key(key) if encoded else key.encode(),
                 int(size),
                 (text(etag_tag) or "").strip('"'),
-                _milliseconds(text(modified_tag) or ""),
+                entries_by_shape.milliseconds(text(modified_tag) or ""),
                 text(class_tag) or "STANDARD",
             )
         )
@@ -76,13 +82,6 @@ def _decode_key(key: str) -> bytes:
     if "+" in key:
         key = key.replace("+", " ")
     return unquote_to_bytes(key) if "%" in key else key.encode()
-
-
-def _milliseconds(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
 
 
 class Document:

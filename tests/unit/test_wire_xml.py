@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3flow.errors import BadAnswer
+from s3flow.wire.entries import cut_out
 from s3flow.wire.xml import ListResult, parse_error, parse_list
 
 NAMESPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
@@ -90,6 +91,78 @@ def test_listings_equal_botocores(
     assert [tuple(entry) for entry in result.entries] == by_botocore(body).entries
     assert result[1:] == by_botocore(body)[1:]
     assert [entry.key for entry in result.entries] == [key.encode() for key in keys]
+
+
+odd = st.text(st.sampled_from("ab/+ %&<>\"'\n\x01é中]2-"), max_size=6)
+elements = st.lists(
+    st.sampled_from(
+        [
+            "<Key>k%20+%0A</Key>",
+            "<Key></Key>",
+            "<Key>é</Key>",
+            "<Size>007</Size>",
+            "<Size> 1</Size>",
+            "<Size></Size>",
+            '<ETag>"a"</ETag>',
+            '<ETag>""b</ETag>',
+            "<ETag/>",
+            "<ETag>a&amp;</ETag>",
+            "<LastModified>2024-02-29T23:59:59Z</LastModified>",
+            "<LastModified>2024-02-29T23:59:59</LastModified>",
+            "<LastModified>2024-02-29T23:59:59.5+01:00</LastModified>",
+            "<LastModified>Z2024</LastModified>",
+            "<StorageClass>GLACIER</StorageClass>",
+            "<StorageClass></StorageClass>",
+            "<Owner><ID>x</ID> <DisplayName>y</DisplayName></Owner>",
+            "<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm>",
+            "<Other><Key>inner</Key></Other>",
+            "<!-- <Key>hidden</Key> -->",
+            "<![CDATA[x]]>",
+            " ",
+            "\n",
+            "text",
+        ]
+    ),
+    max_size=7,
+)
+usual = st.tuples(odd, odd, st.integers(0, 10**15)).map(
+    lambda it: content(
+        quote(it[0]) or "k", it[2], extra=f"<StorageClass>{escape(it[1])}</StorageClass>"
+    )
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    contents=st.lists(usual | elements.map("".join), max_size=4),
+    encoding=st.sampled_from(["url", ""]),
+    between=st.sampled_from(["", "\n  ", "<x/>", "text", "<Contents/>", "</Contents>", "<y>"]),
+    wrap=st.booleans(),
+)
+def test_entries_are_the_same_whether_by_their_shape_or_by_a_tree(
+    contents: list[str], encoding: str, between: str, wrap: bool
+) -> None:
+    def read(body: bytes) -> ListResult | None:
+        try:
+            return parse_list(body)
+        except BadAnswer:
+            return None
+
+    body = listing(*contents, encoding=encoding).replace(
+        b"</Contents>", b"</Contents>" + between.encode()
+    )
+    if wrap and contents:
+        first, _, rest = body.partition(b"<Contents>")
+        body = first + b"<w><Contents>" + rest.replace(b"</List", b"</w></List")
+    # A comment is what the shape does not know.
+    assert read(body) == read(body.replace(b"<Name>", b"<!-- --><Name>"))
+
+
+def test_entries_in_the_usual_shape_need_no_tree() -> None:
+    usual = content("k%20", extra="<StorageClass>GLACIER</StorageClass>")
+    aws = content("k").replace("<Size>", "<ChecksumType>FULL_OBJECT</ChecksumType><Size>")
+    for text in (usual, content("k"), aws, content("k", extra="<Owner><ID>x</ID></Owner>")):
+        assert cut_out(listing(text, text.replace("><", ">\n  <"))) is not None
 
 
 @pytest.mark.parametrize(

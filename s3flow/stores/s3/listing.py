@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from operator import attrgetter, lt
 
 from s3flow.errors import BadAnswer
 from s3flow.model import Listed, ObjectInfo, Page
@@ -19,6 +21,7 @@ EMPTY_PAGES = 1000  # in a row; each was a request, so the store is not getting 
 WORTH_LISTING = 20
 LOOKUPS = 16  # at once
 
+_key = attrgetter("key")
 Head = Callable[[str, bytes], Awaitable[ObjectInfo | None]]
 
 
@@ -114,16 +117,14 @@ class Listings:
             raise
 
     def _check(self, bucket: str, prefix: bytes, after: bytes, entries: list[Listed]) -> None:
-        previous = after
-        for entry in entries:
-            key = entry.key
-            if key <= previous:
-                raise BadAnswer(
-                    f"{self._rest.where(bucket, prefix)}: the listing shows {key!r} after "
-                    f"{previous!r}; s3flow needs byte order, and a start-after that is kept"
-                )
-            previous = key
-        if not (entries[0].key.startswith(prefix) and previous.startswith(prefix)):
+        keys = [after, *map(_key, entries)]
+        if not all(map(lt, keys, keys[1:])):
+            previous, key = next(pair for pair in pairwise(keys) if pair[1] <= pair[0])
+            raise BadAnswer(
+                f"{self._rest.where(bucket, prefix)}: the listing shows {key!r} after "
+                f"{previous!r}; s3flow needs byte order, and a start-after that is kept"
+            )
+        if not (keys[1].startswith(prefix) and keys[-1].startswith(prefix)):
             raise BadAnswer(
                 f"{self._rest.where(bucket, prefix)}: the listing shows keys without that prefix"
             )
