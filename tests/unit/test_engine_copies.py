@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from s3flow.engine import verdicts
 from s3flow.engine.copying import ATTEMPTS
 from s3flow.engine.verdicts import REFUSALS
 from s3flow.errors import (
@@ -52,6 +53,13 @@ def calls(recording: Recording) -> Counter[str]:
     return Counter(call.method for call in recording.calls)
 
 
+def rated(lab: Lab) -> int:
+    """Give the bytes that rates are made of."""
+    assert lab.daemon is not None
+    flow = lab.daemon.flows["flow"]
+    return flow.done.bytes + flow.route.passed
+
+
 # --- one request ------------------------------------------------------------------------------
 
 
@@ -66,6 +74,7 @@ async def test_a_small_object_takes_one_request_and_no_byte_passes(lab: Lab) -> 
     assert calls(source) == {"list_page": 1}
     assert calls(target) == {"copy_object": 21, "find": 1}
     assert sum(event.bytes for event in lab.of(BytesMoved)) == sum(range(100, 120))
+    assert rated(lab) == sum(range(100, 120))
 
 
 async def test_headers_tags_and_storage_class_come_along(lab: Lab) -> None:
@@ -130,6 +139,7 @@ async def test_parts_are_the_source_s_own_and_so_is_the_etag(lab: Lab) -> None:
     spans = sorted(call.args[5] for call in target.of("upload_part_copy"))
     assert [span.size for span in spans] == [1000] * 9 + [500]
     assert sum(event.bytes for event in lab.of(BytesMoved)) == SIZE
+    assert rated(lab) == SIZE
 
 
 async def test_what_is_too_large_for_one_request_goes_in_parts(tmp_path: Path) -> None:
@@ -257,19 +267,79 @@ async def test_an_object_that_changes_between_its_parts_starts_again(
     assert lab.uploads() == []
 
 
-async def test_an_object_deleted_before_its_copy_is_skipped(lab: Lab) -> None:
+class Deleting(Faulty):
+    """Somebody deletes the source's object before its copy is asked for."""
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "copy_object" and call.args[0].key == b"a":
+            await self.inner.delete_object("from", b"a", etag="")
+        return await go()
+
+
+@pytest.mark.parametrize("method", [MethodPolicy.SERVER_FIRST, MethodPolicy.SERVER_ONLY])
+async def test_an_object_deleted_before_its_copy_is_skipped(lab: Lab, method: MethodPolicy) -> None:
+    lab.change(method=method)
     lab.put(b"a", 10)
     lab.put(b"b", 10)
-
-    class Deleting(Faulty):
-        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-            if call.method == "copy_object" and call.args[0].key == b"a":
-                await self.inner.delete_object("from", b"a", etag="")
-            return await go()
-
     lab.target = Deleting(lab.dst)
     assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.SKIPPED: 1}
     assert lab.of(Warned) == []
+
+
+async def test_a_change_is_no_refusal(lab: Lab) -> None:
+    lab.change(method=MethodPolicy.SERVER_ONLY)
+    lab.put(b"a", SIZE)
+    lab.target = Overwritten(lab.dst, 1, b"new")
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.copy_of(b"a") == b"new"
+
+
+async def test_an_archived_object_is_no_refusal(lab: Lab) -> None:
+    lab.put(b"a", 10, storage_class="GLACIER")
+    for number in range(5):
+        lab.put(b"b%d" % number, 10, storage_class="GLACIER")
+    source, target = watched(lab)
+    assert await lab.sync() == {Outcome.FAILED: 6}
+    assert set((await lab.failures()).values()) == {"archived"}
+    assert calls(source)["get_object"] == 0
+    assert calls(target)["copy_object"] == 6
+
+
+async def test_a_copy_of_another_version_does_not_stay_when_its_source_goes(lab: Lab) -> None:
+    lab.put(b"a", SIZE)
+
+    class Mixing(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method != "copy_object":
+                return await go()
+            self.inner.put("from", b"a", b"another version")
+            original = call.args[0]._replace(etag="")
+            stored = await self.inner.copy_object(original, *call.args[1:], **call.kwargs)
+            await self.inner.delete_object("from", b"a", etag="")
+            return stored
+
+    lab.target = Mixing(lab.dst)
+    assert await lab.sync() == {Outcome.SKIPPED: 1}
+    assert lab.dst.peek("to", b"a") is None
+
+
+async def test_a_copy_that_somebody_wrote_over_is_made_again(lab: Lab) -> None:
+    lab.put(b"a", SIZE, encryption="aws:kms")  # so that the copy has to be looked at
+
+    class WrittenOver(Faulty):
+        times = 1
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            stored = await go()
+            if call.method == "copy_object" and self.times:
+                self.times -= 1
+                self.inner.put("to", b"a", b"?" * SIZE)
+            return stored
+
+    lab.target = WrittenOver(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+    assert [event.reason for event in lab.of(Retried)] == ["conflict"]
 
 
 class Spoiling(Faulty):
@@ -451,7 +521,10 @@ async def test_objects_that_are_refused_for_their_own_sake_change_nothing_for_ot
     assert lab.of(Warned) == []
 
 
-async def test_a_throttled_copy_is_no_refused_one(lab: Lab) -> None:
+async def test_a_throttled_copy_is_no_refused_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "PATIENCE", 3600.0)  # who waits for it in vain hangs
     for number in range(10):
         lab.put(b"%d" % number, 100)
 
