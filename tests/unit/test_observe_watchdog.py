@@ -47,21 +47,21 @@ def test_who_holds_the_loop_is_named(
     make_loop: Callable[[], asyncio.AbstractEventLoop], hold: Callable[[float], None]
 ) -> None:
     found: list[Event] = []
+    name = "burn" if hold is burn else "main"  # what sleeps in C is named by its caller
+
+    def named() -> list[LoopHeld]:
+        held = [event for event in found if isinstance(event, LoopHeld)]
+        return [event for event in held if event.place.endswith(f".{name}")]
 
     async def main() -> None:
         async with watched(found):
-            while (
-                not found
-            ):  # until seen: a machine may not let the watchdog run at all for a while
+            while not named():  # a busy machine may not let the watchdog run when it should
                 hold(0.1)
                 await asyncio.sleep(0.01)
 
     run(make_loop, main)
-    held = found[0]
-    assert isinstance(held, LoopHeld)
-    assert held.seconds > 0.01
-    assert held.place.endswith((".burn", ".main"))  # what sleeps in C is named by its caller
-    assert held.place.rpartition(".")[2] in held.at
+    assert named()[0].seconds >= 0.01
+    assert name in named()[0].at
 
 
 @pytest.mark.parametrize("make_loop", LOOPS)
@@ -92,4 +92,3 @@ def test_our_own_function_is_named_before_the_library_that_it_called() -> None:
     assert place.name == "s3flow.engine.invented.outer"
     assert place.lines.startswith(f"{__name__}:")
     assert place.lines.endswith("< s3flow.engine.invented:2 outer")
-    assert not place.idle
