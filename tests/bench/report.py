@@ -56,7 +56,9 @@ class CaseResult:
 
     def best_peer(self, figure: str) -> Result | None:
         """Give the peer with the lowest median of a figure."""
-        peers = [r for r in self.results if r.counts and r.contender not in {OURS, FLOOR}]
+        peers = [
+            r for r in self.results if r.counts and r.contender.split()[0] not in {OURS, FLOOR}
+        ]
         return min(peers, key=lambda result: result.median(figure), default=None)
 
     @property

@@ -1,0 +1,187 @@
+"""The supervisor and its worker processes: work is handed out, comes back, and is given to others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from s3flow.crew import crew as crew_module
+from s3flow.crew import seat as seat_module
+from s3flow.crew.crew import Post, ProcessCrew
+from s3flow.engine.daemon import Daemon
+from s3flow.engine.wiring import Wiring
+from s3flow.errors import WorkerLost
+from s3flow.events import (
+    BytesMoved,
+    Event,
+    Retried,
+    TransferEnded,
+    TransferStarted,
+    WorkerEnded,
+    WorkerStarted,
+)
+from s3flow.model import Outcome, Transfer
+from s3flow.state import open_sqlite
+from s3flow.stores.crc64 import Crc64Nvme
+from tests.unit.lab import Lab, count
+
+PROGRAM = Path(__file__).with_name("crew_member.py")
+
+
+class Hall:
+    """A lab whose transfers are moved by processes."""
+
+    def __init__(self, folder: Path, objects: int = 40) -> None:
+        self.lab = Lab(folder)
+        self.sizes = 0
+        for number in range(objects):
+            self.sizes += len(self.lab.put(b"%03d" % number, number))
+        self.tidied: list[tuple[dict[str, bytes], int]] = []
+        self.on_event: Callable[[Event], None] = lambda event: None
+
+    async def run(self, *troubles: str, places: int = 4, once: bool = True) -> Counter[Outcome]:
+        """Run until drained or stopped, with a process for each of *troubles*."""
+        lab = self.lab
+        state = await open_sqlite(lab.folder / "state.db")
+        posts = [
+            Post(self._orders(number, trouble, once=once), {"flow": places})
+            for number, trouble in enumerate(troubles)
+        ]
+        crew = ProcessCrew(self._command, posts, state.lease, lab.stop, self._tell, self._tidy)
+        daemon = Daemon(
+            state,
+            [Wiring(lab.flow, lab.source, lab.target)],
+            lab.pace,
+            Crc64Nvme(),
+            self._tell,
+            lab.stop,
+            crew=crew,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(crew.run())
+                await daemon.run(once=True)
+                keeping.cancel()
+            return count(await state.totals("flow"))
+        finally:
+            await state.close()
+
+    def _orders(self, number: int, trouble: str, *, once: bool) -> bytes:
+        flag = str(self.lab.folder / f"flag-{number}") if once else ""
+        return f"{trouble}|{flag}".encode()
+
+    @staticmethod
+    def _command(descriptor: int) -> list[str]:
+        code = (
+            f"import runpy, sys; sys.path[:] = {sys.path!r};"
+            f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+        )
+        return [sys.executable, "-c", code, str(descriptor)]
+
+    def _tell(self, event: Event) -> None:
+        self.lab.events.append(event)
+        self.on_event(event)
+
+    async def _tidy(self, marks: Mapping[str, bytes], lost: Sequence[Transfer]) -> None:
+        self.tidied.append((dict(marks), len(lost)))
+
+    def check_events(self) -> None:
+        """Whatever happened: what started also ended, and no process is left."""
+        lab = self.lab
+        assert len(lab.of(TransferStarted)) == len(lab.of(TransferEnded))
+
+
+@pytest.fixture
+def hall(tmp_path: Path) -> Hall:
+    return Hall(tmp_path)
+
+
+async def test_all_is_moved_by_all(hall: Hall) -> None:
+    assert await hall.run("", "") == {Outcome.VERIFIED: 40}
+    assert {event.worker for event in hall.lab.of(WorkerStarted)} == {0, 1}
+    assert hall.lab.of(WorkerEnded) == []
+    assert sum(event.bytes for event in hall.lab.of(BytesMoved)) == hall.sizes
+    assert len(hall.lab.of(TransferStarted)) == 40
+    hall.check_events()
+    assert hall.lab.claimed_nowhere() == []
+
+
+async def test_what_a_dead_process_held_is_moved_by_others(
+    hall: Hall, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert await hall.run("dies", "") == {Outcome.VERIFIED: 40}
+    (ended,) = hall.lab.of(WorkerEnded)
+    assert ended.worker == 0
+    assert ended.how == "with exit code 9"
+    assert ended.returned >= 1
+    assert hall.tidied == [({"dst": b".mark-"}, ended.returned)]
+    # Only what it had begun failed; the rest had not been touched.
+    (retried,) = hall.lab.of(Retried)
+    assert retried.reason == "worker_died"
+    hall.check_events()
+    assert [
+        (entry.message, entry.worker) for entry in caplog.records if "last" in entry.message
+    ] == [("last words", 0)]
+
+
+async def test_what_was_not_durable_is_moved_again(hall: Hall) -> None:
+    def kill_at_the_end(event: Event) -> None:
+        if len(hall.lab.of(TransferEnded)) == 40 and isinstance(event, TransferEnded):
+            os.kill(hall.lab.of(WorkerStarted)[0].pid, signal.SIGKILL)
+
+    hall.on_event = kill_at_the_end
+    # It ends all, and never says of every other one that it is settled.
+    assert await hall.run("loses") == {Outcome.VERIFIED: 40}
+    (ended,) = hall.lab.of(WorkerEnded)
+    assert ended.returned == 20
+    assert ended.how == "by signal 9"
+    hall.check_events()
+
+
+async def test_an_upload_is_on_record_before_its_process_knows(hall: Hall) -> None:
+    assert await hall.run("asks") == {Outcome.VERIFIED: 40}
+    # The next process was given the upload's id: it had been durable before the answer went out.
+    messages = hall.lab.query("SELECT message FROM objects WHERE message != ''")
+    assert messages == [("upload-1",)] * len(messages)
+    assert messages
+
+
+async def test_a_process_that_hangs_is_killed(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat_module, "SILENCE", 5.0)
+    monkeypatch.setattr(crew_module, "LOOK_EVERY", 0.05)
+    assert await hall.run("mute") == {Outcome.VERIFIED: 40}
+    (ended,) = hall.lab.of(WorkerEnded)
+    assert ended.how == "by signal 9"
+    hall.check_events()
+
+
+async def test_when_no_process_lives_all_ends(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat_module, "LONGEST_PAUSE", 0.01)
+    with pytest.raises(ExceptionGroup) as caught:
+        await hall.run("dead", once=False)
+    (error,) = caught.value.exceptions
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, WorkerLost)
+    assert "5 times in a row" in str(error)
+
+
+async def test_a_stop_gives_nothing_out_any_more(hall: Hall) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, TransferEnded):
+            hall.lab.stop.set()
+
+    hall.on_event = stop
+    done = await hall.run("", "", places=1)
+    assert done[Outcome.VERIFIED] >= 1
+    assert done.total() == 40
+    hall.check_events()
