@@ -66,7 +66,7 @@ def _panel(x: int, top: int, figure: str, shown: Sequence[Result], mark: float) 
     for row, (result, value) in enumerate(zip(shown, values, strict=True)):
         y = top + row * _ROW
         width = max(1.0, _BAR * value / most)
-        colour = _COLOURS.get(result.contender, _PEER)
+        colour = _COLOURS.get(result.contender.split()[0], _PEER)
         parts.append(
             f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{_ROW - 4}" rx="2" fill="{colour}"/>'
         )
