@@ -89,6 +89,23 @@ async def test_an_error_that_comes_after_the_cancellation_disturbs_nobody() -> N
     await threads.close()
 
 
+async def test_what_is_cancelled_before_a_thread_is_free_is_never_done() -> None:
+    threads = Threads("test")
+    go_on = threading.Event()
+    done: list[int] = []
+    busy = [asyncio.create_task(threads.run(go_on.wait)) for _ in range(20)]
+    late = asyncio.create_task(threads.run(done.append, 1))
+    last = asyncio.create_task(threads.run(done.append, 2))
+    await asyncio.sleep(0)
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await late  # at once: all threads are still busy
+    go_on.set()
+    await asyncio.gather(*busy, last)
+    await threads.close()
+    assert done == [2]
+
+
 async def test_a_cancelled_digest_ends_before_the_file_does(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,15 +71,23 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         assert _LIBC.umount2(os.fsencode(root), 2) == 0  # MNT_DETACH
         return
     room = 1_048_576
-    pwrite = os.pwrite
+    pwrite, pwritev = os.pwrite, os.pwritev
+
+    def check(size: int) -> None:
+        used = sum(p.stat().st_blocks * 512 for p in root.rglob("*") if p.is_file())
+        if used + size > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def bounded(fd: int, data: memoryview, offset: int) -> int:
-        used = sum(p.stat().st_blocks * 512 for p in root.rglob("*") if p.is_file())
-        if used + len(data) > room:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        check(len(data))
         return pwrite(fd, data, offset)
 
+    def bounded_pieces(fd: int, pieces: list[memoryview], offset: int) -> int:
+        check(sum(map(len, pieces)))
+        return pwritev(fd, pieces, offset)
+
     monkeypatch.setattr(os, "pwrite", bounded)
+    monkeypatch.setattr(os, "pwritev", bounded_pieces)
     yield root
 
 
@@ -145,6 +153,26 @@ async def test_a_write_that_is_cut_short_is_continued(
     for size in (5_001, 150_001):
         await put(store, b"key", pattern(size))
         assert (tmp_path / "key").read_bytes() == pattern(size)
+
+
+@pytest.mark.parametrize("taken", [1, 1_000, 50_000, 60_000, 179_999])
+async def test_a_write_of_several_pieces_that_is_cut_short_is_continued(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    pwritev = os.pwritev
+    pieces: list[int] = []
+
+    def cut(fd: int, data: list[memoryview], offset: int) -> int:
+        pieces.append(len(data))
+        return pwritev(fd, [memoryview(b"".join(data))[:taken]], offset)
+
+    monkeypatch.setattr(os, "pwritev", cut)
+    data = pattern(400_000)
+    body = Chunks(data, [50_000, 130_000, 1_000, 200_000, 19_000])
+    stored = await store.put_object("", b"key", body, ATTRIBUTES, md5=hashlib.md5(data).digest())
+    assert await store.settle([stored]) == [None]
+    assert (tmp_path / "key").read_bytes() == data
+    assert pieces == [2, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +314,7 @@ async def test_small_bodies_need_no_thread(
     def no_thread(*args: object) -> None:
         raise AssertionError("a thread was used")
 
-    monkeypatch.setattr(store._threads._pool, "submit", no_thread)
+    monkeypatch.setattr(store._threads, "_submit", no_thread)
     await store.put_object("", b"d/key", body_of(pattern(65_536)), ATTRIBUTES, md5=None)
 
 
@@ -294,13 +322,13 @@ async def test_large_bodies_are_not_written_on_the_loop(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[str] = set()
-    pwrite = os.pwrite
+    pwritev = os.pwritev
 
-    def watched(fd: int, data: memoryview, offset: int) -> int:
+    def watched(fd: int, data: list[memoryview], offset: int) -> int:
         threads.add(threading.current_thread().name)
-        return pwrite(fd, data, offset)
+        return pwritev(fd, data, offset)
 
-    monkeypatch.setattr(os, "pwrite", watched)
+    monkeypatch.setattr(os, "pwritev", watched)
     await put(store, b"key", pattern(300_000))
     assert threads
     assert all(name.startswith("s3flow-disk") for name in threads)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,10 +50,24 @@ def write_at(fd: int, chunk: memoryview, offset: int, digest: Digest | None) -> 
         written += os.pwrite(fd, chunk[written:], offset + written)
 
 
-class _Writer:
-    """Writes a large body from threads, gathered into few large writes.
+def write_pieces(fd: int, pieces: Sequence[memoryview], offset: int, digest: Digest | None) -> None:
+    """Write pieces one after the other, and hash them."""
+    if digest is not None:
+        for piece in pieces:
+            digest.update(piece)
+    written = os.pwritev(fd, pieces, offset)
+    for piece in pieces:  # interrupted, or nearly full: the next call says which
+        if written < len(piece):
+            write_at(fd, piece[written:], offset + written, None)
+        offset += len(piece)
+        written = max(written - len(piece), 0)
 
-    A chunk of 64 KiB costs a thread more to be told of than to write.
+
+class _Writer:
+    """Writes a large body from threads: small chunks are gathered and go with the next large one.
+
+    A chunk of 64 KiB costs a thread more to be told of than to write; one of 256 KiB, as most of
+    them are, costs more to be copied than to be told of.
     """
 
     def __init__(self, fd: int, offset: int, threads: Threads, digest: Digest | None) -> None:
@@ -66,23 +80,17 @@ class _Writer:
 
     async def write(self, chunk: memoryview) -> None:
         """Take a chunk; it may be overwritten afterwards."""
-        stage = self._stage
-        if stage is None:
+        stage, held = self._stage, self._held
+        if stage is None or held + len(chunk) > len(stage):
             await self._write(chunk)
             return
-        while chunk:
-            taken = chunk[: len(stage) - self._held]
-            stage[self._held : self._held + len(taken)] = taken
-            self._held += len(taken)
-            chunk = chunk[len(taken) :]
-            if self._held == len(stage):
-                await self.flush()
+        self._held += len(chunk)
+        stage[held : self._held] = chunk
 
     async def flush(self) -> None:
         """Write what is held."""
-        if self._stage is not None and self._held:
-            await self._write(self._stage[: self._held])
-            self._held = 0
+        if self._held:
+            await self._write(None)
 
     def close(self) -> None:
         """Give the buffer back: no thread uses it any more."""
@@ -90,9 +98,13 @@ class _Writer:
             self._threads.give_back(self._stage)
             self._stage = None
 
-    async def _write(self, data: memoryview) -> None:
-        await self._threads.run(write_at, self._fd, data, self._offset, self._digest)
-        self._offset += len(data)
+    async def _write(self, chunk: memoryview | None) -> None:
+        pieces = [chunk] if chunk is not None else []
+        if self._stage is not None and self._held:
+            pieces.insert(0, self._stage[: self._held])
+        await self._threads.run(write_pieces, self._fd, pieces, self._offset, self._digest)
+        self._offset += sum(map(len, pieces))
+        self._held = 0
 
 
 async def fill(
