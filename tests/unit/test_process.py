@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3flow.app import posts, worker_processes
+from s3flow.config import Settings, load
 from s3flow.engine.wiring import Pace, Share
-from s3flow.errors import StateLocked
+from s3flow.errors import ConfigError, StateLocked
 from s3flow.process import usable_cpus
 from s3flow.state import open_sqlite
+from tests.e2e import program as toml
 from tests.unit.lab import FLOW
 
 CPUS = len(os.sched_getaffinity(0))
@@ -92,3 +96,61 @@ async def test_orphans_that_die_at_once_are_waited_for(tmp_path: Path) -> None:
     assert not opening.done()
     holder.stdin.close()
     await (await opening).close()
+
+
+def settings(folder: Path, **daemon: object) -> Settings:
+    """Load a configuration with a flow of its own limits."""
+    text = toml.document(
+        {"state": "sqlite:///state.db", **daemon},
+        {
+            "old": {
+                "type": "s3",
+                "url": "http://127.0.0.1:1",
+                "secret_access_key": "deep",
+                "access_key_id": "k",
+            },
+            "disk": {"type": "local", "path": "disk"},
+        },
+        [{"name": "docs", "source": "old:docs/", "target": "disk:", "concurrency": 3}],
+    )
+    (folder / "config.toml").write_text(text)
+    return load(folder / "config.toml", {})
+
+
+def test_the_number_of_processes(tmp_path: Path) -> None:
+    assert worker_processes(settings(tmp_path).daemon) == 1
+    assert worker_processes(settings(tmp_path, workers=3).daemon) == 3
+    assert worker_processes(settings(tmp_path, workers="auto").daemon) == CPUS
+    assert worker_processes(settings(tmp_path, workers="auto", concurrency=1).daemon) == 1
+    assert worker_processes(settings(tmp_path, workers="auto", memory="1MiB").daemon) == 1
+
+
+@pytest.mark.parametrize(
+    ("daemon", "told"),
+    [
+        ({"workers": 0}, 'write 1 or more, or "auto"'),
+        ({"workers": "many"}, "daemon.workers"),
+        ({"workers": True}, "daemon.workers"),
+        ({"workers": 9, "concurrency": 8}, "9 processes share concurrency (8)"),
+        ({"workers": 9, "memory": "8MiB"}, "memory (8 MiB)"),
+    ],
+)
+def test_impossible_numbers_of_processes(
+    tmp_path: Path, daemon: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(tmp_path, **daemon)
+    assert told in str(caught.value)
+
+
+def test_limits_hold_over_all_processes(tmp_path: Path) -> None:
+    limits = {"concurrency": 10, "memory": "7MiB", "max_bytes_per_s": 900}
+    chosen = settings(tmp_path, **limits, max_requests_per_s=100)
+    made = posts(chosen, chosen.flow_specs(), 3)
+    assert sum(post.places["docs"] for post in made) == 3
+    paces = [pickle.loads(post.orders).pace for post in made]
+    assert sum(pace.share.places(pace.concurrency) for pace in paces) == 10
+    assert sum(pace.share.places(pace.bodies) for pace in paces) == 7
+    assert sum(pace.max_bytes_per_s / pace.share.of for pace in paces) == pytest.approx(900)
+    assert sum(pace.max_requests_per_s * pace.share.requests for pace in paces) <= 100
+    assert "deep" not in repr(pickle.loads(made[0].orders))
