@@ -16,7 +16,7 @@ MAX_CHUNK_LINE = 1024  # bytes: a size and its extensions
 HEAD_END = b"\r\n\r\n"
 
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)", re.DOTALL)
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?(?![^\r])")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _NAMES = 1024  # how many checked names are remembered; user metadata makes them unbounded
@@ -48,17 +48,17 @@ def parse_head(data: memoryview, method: str) -> Head:
     Raises `BadAnswer` for whatever two parties could read differently.
     """
     text = str(data, "latin-1")
-    breaks = text.count("\r\n")
-    if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
-        raise BadAnswer("the answer's head has a NUL or a line break that is not CR LF")
-    status = _STATUS_LINE.match(text)
-    if status is None:
-        first = text.partition("\r\n")[0]
-        raise BadAnswer(f"the answer does not begin with an HTTP/1.x status: {first[:80]!r}")
-    if breaks > MAX_HEADERS:
-        raise BadAnswer(f"the answer has more than {MAX_HEADERS} headers")
     lines = text.split("\r\n")
+    # "in" goes by memchr; counting the breaks instead took 1 us more.
+    rest = "".join(lines)
+    if "\n" in rest or "\r" in rest or "\0" in rest:
+        raise BadAnswer("the answer's head has a NUL or a line break that is not CR LF")
+    status = _STATUS_LINE.fullmatch(lines[0])
+    if status is None:
+        raise BadAnswer(f"the answer does not begin with an HTTP/1.x status: {lines[0][:80]!r}")
     del lines[0]
+    if len(lines) > MAX_HEADERS:
+        raise BadAnswer(f"the answer has more than {MAX_HEADERS} headers")
     headers = _usual_fields(text, lines) or _fields(lines)
     return _frame(method, int(status[2]), headers, modern=status[1] == "1")
 

@@ -289,13 +289,13 @@ class Pool:
 
     def _head(self, method: str, target: str, headers: dict[str, str], size: int) -> bytes:
         form = _form(tuple(headers), self._authority)
-        length, breaks = "", form.breaks
+        values = tuple(headers.values())
+        length = ""
         if (size or method in _WITH_BODY) and not form.has_length:
             length = f"Content-Length: {size}\r\n"
-            breaks += 1
-        fields = form.fields % tuple(headers.values())
-        text = f"{method} {target} HTTP/1.1\r\n{fields}{length}\r\n"
-        if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
+        text = f"{method} {target} HTTP/1.1\r\n{form.fields % values}{length}\r\n"
+        foreign = target + "".join(values)
+        if "\n" in foreign or "\r" in foreign or "\0" in foreign or not form.is_clean:
             raise Refused(f"{self._name}: a header's value or the target holds a line break or NUL")
         if " " in target:
             raise Refused(f"{self._name}: the target holds a space; it must come encoded")
@@ -306,11 +306,11 @@ class Pool:
 
 
 class _Form(NamedTuple):
-    """A request's head without its values. *breaks* counts the lines, with the first and the empty one."""
+    """A request's head without its values. *is_clean*: no name holds a line break or NUL."""
 
     fields: str
-    breaks: int
     has_length: bool
+    is_clean: bool
 
 
 @lru_cache(maxsize=1024)
@@ -319,7 +319,9 @@ def _form(names: tuple[str, ...], authority: str) -> _Form:
     lines = [f"{name.replace('%', '%%')}: %s\r\n" for name in names]
     if "host" not in names and "Host" not in names:
         lines.insert(0, f"Host: {authority.replace('%', '%%')}\r\n")
-    return _Form("".join(lines), len(lines) + 2, "content-length" in names)
+    foreign = "".join(names)
+    is_clean = not any(mark in foreign for mark in "\r\n\0")
+    return _Form("".join(lines), "content-length" in names, is_clean)
 
 
 def _wrong_size(got: int, size: int) -> Truncated | BadAnswer:
