@@ -15,10 +15,12 @@ import os
 import shlex
 import stat
 import threading
+import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from s3flow.errors import NameRefused, NameTooLong, PathConflict, TargetUnavailable
@@ -29,6 +31,7 @@ ROOT_MARK = b".s3flow-root"  # says that s3flow wrote here: a bare mount point h
 MAX_COMPONENT = 255
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _REFUSED = frozenset({b"", b".", b".."})
+_CHECKED = 0.02  # seconds that a look at the root holds for what is settled later
 _CACHED = 256  # directories held open, far below the usual limit of 1,024 descriptors
 
 
@@ -37,10 +40,12 @@ def shown(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
 
 
+@lru_cache(maxsize=1024)
 def split(bucket: str, key: bytes) -> tuple[bytes, bytes]:
     """Give the directory below the root and the file's name; b"" as the name of a directory marker.
 
-    Raises `NameRefused` or `NameTooLong` by the rule above.
+    Raises `NameRefused` or `NameTooLong` by the rule above. The last answers are kept: each object
+    asks twice within its transfer, which would be 2 us more.
     """
     path = bucket.encode() + b"/" + key if bucket else key
     components = path.split(b"/")
@@ -103,6 +108,7 @@ class Directories:
         self._cached: OrderedDict[bytes, Directory] = OrderedDict()
         self._unsynced: dict[bytes, int] = {}
         self._made = 0
+        self._check_again = 0.0  # time.monotonic()
 
     def open(self, path: bytes, *, make: bool = False) -> Directory:
         """Open a directory, and make it with *make*.
@@ -159,6 +165,17 @@ class Directories:
             ) from error
         if status.st_ino != self.root.inode or status.st_dev != self.root.device:
             raise self._replaced()
+
+    def check_root_at_times(self) -> None:
+        """Call `check_root` unless that was just done: 2 us, which small objects notice.
+
+        Only for what is settled later: what is written meanwhile goes to the directories that are
+        open, and is not taken for stored if the root is another one by then.
+        """
+        now = time.monotonic()
+        if now >= self._check_again:
+            self.check_root()
+            self._check_again = now + _CHECKED
 
     def in_place(self, directory: Directory) -> bool:
         """Say whether *directory* still is where it was opened, with no link on the way."""
