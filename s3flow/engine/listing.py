@@ -49,6 +49,8 @@ class Walk:
     _free: int = field(init=False)
     _waiting: deque[Stretch] = field(default_factory=deque)
     _active: list[Stretch] = field(default_factory=list)
+    _fetching: set[asyncio.Task[Page]] = field(default_factory=set)
+    _failure: S3flowError | None = None
     _pages: int = 0  # full ones
     _page_size: int = 0  # keys in the largest one
     _in_vain: int = 0  # cuts with not even half a page on one side
@@ -65,7 +67,10 @@ class Walk:
         return self.survey.route
 
     async def run(self, ranges: list[KeyRange]) -> None:
-        """List *ranges*, or the whole bucket if there are none, until done or stopped."""
+        """List *ranges*, or the whole bucket if there are none, until done or stopped.
+
+        When one of them fails, the others merge the page that they have, and end.
+        """
         for each in ranges or [KeyRange(b"", b"", None, done=False)]:
             if not each.done:
                 self._waiting.append(Stretch(each.start, each.cursor, each.end))
@@ -74,9 +79,14 @@ class Walk:
                 self._begin(group)
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
+        if self._failure is not None:
+            raise self._failure
+
+    def _ends(self) -> bool:
+        return self._failure is not None or self._route.stop.is_set()
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
-        while self._free and self._waiting and not self._route.stop.is_set():
+        while self._free and self._waiting and not self._ends():
             self._free -= 1
             self._start(group, self._waiting.popleft())
 
@@ -86,17 +96,13 @@ class Walk:
 
     async def _list(self, group: asyncio.TaskGroup, it: Stretch) -> None:
         """List one range to its end; the next page is fetched while one is merged."""
-        stop, page_of = self._route.stop, self.survey.page
-        following: asyncio.Task[Page] | None
-        following = asyncio.create_task(page_of(self.bucket, it.cursor))
+        following: asyncio.Task[Page] | None = self._fetch(it.cursor)
         try:
-            while following is not None and not stop.is_set():
+            while following is not None and not self._ends():
                 page = _within(await following, it.end)
                 after = it.cursor
                 upto = it.end if page.last else page.entries[-1].key
-                following = None
-                if not page.last and upto is not None:
-                    following = asyncio.create_task(page_of(self.bucket, upto))
+                following = None if page.last or upto is None else self._fetch(upto)
                 cut = self._seen(it, page)
                 await self.merge(it, page, Range(after, upto), cut)
                 self.listed += len(page.entries)
@@ -104,6 +110,15 @@ class Walk:
                     self._cut_off(group, it, cut)
         except Stopped:
             return  # the others see it by themselves, and merge the pages that they have
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            return
+        except S3flowError as error:
+            self._failure = self._failure or error
+            for task in self._fetching:
+                task.cancel()
+            return
         finally:
             if following is not None:
                 following.cancel()
@@ -112,6 +127,12 @@ class Walk:
         self._active.remove(it)
         self._free += 1
         self._begin(group)
+
+    def _fetch(self, after: bytes) -> asyncio.Task[Page]:
+        task = asyncio.create_task(self.survey.page(self.bucket, after))
+        self._fetching.add(task)
+        task.add_done_callback(self._fetching.discard)
+        return task
 
     def _seen(self, it: Stretch, page: Page) -> bytes | None:
         """Note a page of a range; say where the rest of the range is to be cut, if it is."""

@@ -299,6 +299,8 @@ async def test_a_range_that_cannot_be_listed_fails_the_bucket_and_is_tried_by_it
     lab.source = Raising(whole, ConnectionLost("gone"), behind)
     await lab.sync(scan_only=True)
     assert len(lab.of(BucketFailed)) == 1
+    told = sum(event.listed for event in lab.of(PageMerged))
+    assert lab.query("SELECT listed FROM scans") == [(told,)]  # pages in hand were merged
     lab.source = whole
     assert await lab.sync(scan_only=True) == {Outcome.PENDING: 2000}
     assert lab.query("SELECT listed FROM scans") == [(2000,)]
