@@ -171,12 +171,14 @@ class Seat:
         link, self._link = self._link, None
         if link is not None:
             link.send((say.QUIT,))
-            link.close()
+            link.flush()
         try:
             await asyncio.to_thread(process.wait, LAST_WORDS)
         except subprocess.TimeoutExpired:
             process.kill()
             await asyncio.to_thread(process.wait)
+        if link is not None:
+            link.close()  # not before: to a process that works, the end of the line is an alarm
 
     def check_pulse(self) -> None:
         """Kill a process that hangs."""

@@ -179,15 +179,24 @@ def ended_parts(proxy: Proxy) -> set[tuple[str, str]]:
 def test_a_second_signal_does_not_wait_for_any_process(stage: Stage) -> None:
     digest = put_large(stage.ours, stage.source, "large", 24 * MIB)
     proxy = stage.proxy()
+    stage.put("small", b"x" * MIB)
     flow = {"multipart_threshold": 5 * MIB, "part_size": 5 * MIB, "lanes": 2}
-    program = stage.program(flow, workers=2, max_bytes_per_s=150_000, drain_timeout="10m")
+    program = stage.program(
+        flow,
+        {"name": "disk", "target": "nas:"},
+        workers=2,
+        max_bytes_per_s=150_000,
+        drain_timeout="10m",
+    )
     running = program.start("sync")
-    running.until(lambda: proxy.seen("upload_part"))
+    running.until(lambda: proxy.seen("upload_part") and list(stage.nas.glob(".s3flow-????????*")))
     running.stop()
     time.sleep(0.5)
     assert running.process.poll() is None, "it did not drain"
     running.stop()
     running.wait(75)
+    # Nobody killed them: each cleared away what it had not finished.
+    assert [path.name for path in stage.nas.iterdir()] == [".s3flow-root"]
     program.run("sync", S3FLOW__DAEMON__MAX_BYTES_PER_S="0")
     assert digest_of(stage.theirs, stage.target, "large") == digest
     assert uploads_left(stage.theirs, stage.target) == []
