@@ -21,6 +21,7 @@ __all__ = ["Origin", "Pool", "Response", "Timeouts", "proxy_for"]
 _IDLE_LIMIT: Final = 60.0  # seconds; below the usual server's keep-alive, so it rarely closes first
 _EARLY_BODY: Final = MIB  # bytes of an early answer's body: an error document
 _DRAIN: Final = Waiting.DRAIN
+_WHOLE: Final = (bytes, memoryview)
 _WITH_BODY: Final = frozenset({"PUT", "POST", "PATCH"})
 
 
@@ -123,7 +124,7 @@ class Pool:
         its size), `Refused`, or what reading the body raises.
         """
         answer = self._timeouts.answer if timeout_answer is None else timeout_answer
-        if isinstance(body, bytes | memoryview):
+        if isinstance(body, _WHOLE):
             out = _Outgoing(method, body, len(body), None, answer)
         else:
             out = _Outgoing(method, await body.read(), body.size, body, answer)

@@ -93,7 +93,12 @@ class Rest:
         attempts_left = 3  # as asked, after a redirect, after a renewal of the credentials
         while True:
             credentials = self._keyring.ready() or await self._keyring.get()
-            response = await self._send_once(call, body, credentials, patience)
+            spot = self._spots.get(call.bucket) or self._find_spot(call.bucket)
+            target, headers = self._signed(call, spot, credentials)
+            pool = spot.pool if isinstance(body, bytes) else spot.streaming
+            response = await pool.request(
+                call.method, target, headers, body, timeout_answer=patience
+            )
             if response.status < 300:
                 return response
             attempts_left -= 1
@@ -106,20 +111,13 @@ class Rest:
                     "the next try goes to the right region with fresh credentials"
                 )
 
-    async def _send_once(
-        self,
-        call: Call,
-        body: bytes | Body,
-        credentials: Credentials,
-        patience: float | None = None,
-    ) -> Response:
-        spot = self._spots.get(call.bucket) or self._find_spot(call.bucket)
+    def _signed(
+        self, call: Call, spot: _Spot, credentials: Credentials
+    ) -> tuple[str, dict[str, str]]:
         path = spot.bare if call.key is None else spot.path + quote_key(call.key)
         headers = {"host": spot.host, **call.headers, **self._extra}
         spot.signer.sign(credentials, call.method, path, call.query, headers, now=self._clock())
-        target = f"{path}?{call.query}" if call.query else path
-        pool = spot.pool if isinstance(body, bytes) else spot.streaming
-        return await pool.request(call.method, target, headers, body, timeout_answer=patience)
+        return (f"{path}?{call.query}" if call.query else path), headers
 
     def where(self, bucket: str, key: bytes | None) -> str:
         """Name a key for people."""
@@ -180,7 +178,9 @@ class Rest:
         """Ask for the bucket's location: the answer, good or bad, says what *bare* could not."""
         question = Call("GetBucketLocation", "GET", call.bucket, None, "location=", {})
         credentials = self._keyring.ready() or await self._keyring.get()
-        response = await self._send_once(question, b"", credentials)
+        spot = self._spots.get(question.bucket) or self._find_spot(question.bucket)
+        target, headers = self._signed(question, spot, credentials)
+        response = await spot.pool.request(question.method, target, headers)
         body = await response.read_all(ERROR_LIMIT)
         if response.status < 300:
             found = _LOCATION.search(body)
