@@ -237,12 +237,19 @@ def _submit(pool: object, work: Any, /, *args: Any, **kwargs: Any) -> Any:
     return future
 
 
+def _work(threads: object, job: Any) -> None:
+    """Do what a thread of a folder's would do."""
+    if job.take():
+        job.work()
+
+
 @contextlib.contextmanager
 def no_threads() -> Iterator[None]:
     """Do at once what would be done in other threads: their turns are nobody's to foresee."""
     with (
         mock.patch("aiosqlite.core.SimpleQueue", _AtOnce),
         mock.patch("concurrent.futures.ThreadPoolExecutor.submit", _submit),
+        mock.patch("s3flow.stores.local.threads.Threads._submit", _work),
         # It looks at the loop from beside, by the clock, and has nothing to do with objects.
         mock.patch("s3flow.observe.watchdog._Watch.run"),
     ):
