@@ -40,31 +40,40 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
         return None
     if not only and (transfer.attempts >= ATTEMPTS or _was_streamed(route, transfer)):
         return None
-    if bucket not in verdicts.works and not await verdicts.ask(bucket) and not only:
+    in_parts = _in_parts(route, transfer)
+    learnt = _of_parts(bucket) if in_parts else bucket
+    if learnt not in verdicts.works and not await verdicts.ask(learnt) and not only:
         return None
     try:
-        if transfer.upload_id or _in_parts(route, transfer):
+        if in_parts or transfer.upload_id:
             copied = await _copy_parts(route, verdicts, transfer)
         else:
             copied = await _copy_whole(route, transfer, *there)
     except CopyRefused as error:
-        _learn(route, verdicts, transfer, error)
+        _learn(route, verdicts, transfer, learnt, error)
         return None
     except BaseException:
-        verdicts.tried(bucket)
+        verdicts.tried(learnt)
         raise
-    if bucket not in verdicts.works:
-        verdicts.worked(bucket)
+    if learnt not in verdicts.works:
+        verdicts.worked(learnt)
     return copied
 
 
-def _learn(route: Route, verdicts: Verdicts, transfer: Transfer, error: CopyRefused) -> None:
+def _of_parts(bucket: str) -> str:
+    """Name what is learnt of parts: Ceph's gateway lets other accounts copy whole objects alone."""
+    return f"{bucket}/parts"  # no bucket has a slash in its name
+
+
+def _learn(
+    route: Route, verdicts: Verdicts, transfer: Transfer, learnt: str, error: CopyRefused
+) -> None:
     """Remember a refusal, and tell of it if it is the verdict; where nothing else may be done, raise."""
-    is_verdict = verdicts.refused(transfer.bucket)
+    is_verdict = verdicts.refused(learnt)
     if route.flow.method is MethodPolicy.SERVER_ONLY:
         raise CopyRefused(_server_only(transfer, str(error))) from error
     if is_verdict:
-        route.emit(Warned(route.flow.name, _streaming(route, transfer.bucket, error)))
+        route.emit(Warned(route.flow.name, _streaming(route, transfer.bucket, learnt, error)))
 
 
 def _server_only(transfer: Transfer, why: str) -> str:
@@ -75,11 +84,10 @@ def _server_only(transfer: Transfer, why: str) -> str:
     )
 
 
-def _streaming(route: Route, bucket: str, error: Exception) -> str:
+def _streaming(route: Route, bucket: str, learnt: str, error: Exception) -> str:
     there = plan.target_bucket(route.flow, bucket)
-    return (
-        f"{there} takes no copies from {bucket} inside the store, so objects are streamed: {error}"
-    )
+    what = "objects" if learnt == bucket else "objects in parts"
+    return f"{there} takes no {what} from {bucket} inside the store, so they are streamed: {error}"
 
 
 def _was_streamed(route: Route, transfer: Transfer) -> bool:
@@ -168,7 +176,7 @@ def _by_parts(verdicts: Verdicts) -> Way:
             except (Permanent, SourceChanged) as error:
                 raise await _judged(route, transfer, error) from error
         route.passed += span.size
-        verdicts.worked(transfer.bucket)
+        verdicts.worked(_of_parts(transfer.bucket))
         return part, {}
 
     return Way(Method.SERVER_MULTIPART, bring, lambda route: route.target.limits.max_put_size)

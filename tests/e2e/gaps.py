@@ -10,6 +10,7 @@ from tests.servers import Server
 GAPS: dict[str, dict[str, str]] = {
     "ceph": {
         "storage-classes": "its zone has STANDARD alone until an operator adds others",
+        "foreign-part-copies": "it denies UploadPartCopy to other accounts, whatever a policy says",
         "key store-only/": "its disk in memory is set up for names below 460 bytes",
     },
     "localstack": {
@@ -20,6 +21,7 @@ GAPS: dict[str, dict[str, str]] = {
         "foreign-buckets": "an account sees no bucket of another, whatever a policy says",
     },
     "minio": {
+        "copied-expires": "it forgets Expires when it copies an object by itself",
         "second-account": "its root user only: others need its admin API",
         "storage-classes": "it has STANDARD and REDUCED_REDUNDANCY",
         "key store-only/a//b": "it refuses empty path components",

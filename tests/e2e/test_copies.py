@@ -35,14 +35,16 @@ def open_source(stage: Stage) -> None:
         statement = {
             "Effect": "Allow",
             "Principal": "*",
-            "Action": ["s3:GetObject", "s3:GetObjectTagging"],
-            "Resource": f"arn:aws:s3:::{stage.source}/*",
+            # To some stores a policy is all that counts, for the bucket's owner as well.
+            "Action": "s3:*",
+            "Resource": [f"arn:aws:s3:::{stage.source}", f"arn:aws:s3:::{stage.source}/*"],
         }
         policy = {"Version": "2012-10-17", "Statement": [statement]}
         stage.ours.put_bucket_policy(Bucket=stage.source, Policy=json.dumps(policy))
 
 
 def test_a_store_that_may_copies_objects_of_every_kind_by_itself(stage: Stage) -> None:
+    need(stage.server, "copied-expires")
     count = put_kinds(stage)
     open_source(stage)
     proxy = stage.proxy()
@@ -55,10 +57,12 @@ def test_a_store_that_may_copies_objects_of_every_kind_by_itself(stage: Stage) -
     assert found.objects == count
     flow = program.flow()
     assert adds_up(flow)
-    assert set(flow["methods"]) <= INSIDE
+    parts_too = not lacks(stage.server, "foreign-part-copies")
+    assert set(flow["methods"]) <= (INSIDE if parts_too else {"server_copy", "multipart"})
+    assert flow["methods"]["server_copy"] >= count - 4
     assert sum(flow["methods"].values()) == sum(flow["proofs"].values()) == count
     assert set(flow["proofs"]) <= {"checksum", "etag"}
-    assert not {"get", "put", "upload_part"} & proxy.counts().keys()
+    assert not {"put", *(("get", "upload_part") if parts_too else ())} & proxy.counts().keys()
     assert uploads_left(stage.theirs, stage.target) == []
 
 
@@ -104,6 +108,7 @@ def test_server_only_fails_with_the_reason_where_the_account_may_not(stage: Stag
 
 
 def test_a_killed_copy_goes_on_with_the_missing_parts_only(stage: Stage) -> None:
+    need(stage.server, "foreign-part-copies")
     put_large(stage.ours, stage.source, "large", PARTS * PART - 5)
     open_source(stage)
 

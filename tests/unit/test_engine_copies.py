@@ -453,16 +453,34 @@ async def test_where_copies_are_refused_everything_is_streamed_and_nothing_fails
 ) -> None:
     for number in range(40):
         lab.put(b"%d" % number, 100)
-    lab.put(b"parts", SIZE, part_size=1000)
     lab.target = target = refusing(lab.dst, error)
-    assert await lab.sync() == {Outcome.VERIFIED: 41}
+    assert await lab.sync() == {Outcome.VERIFIED: 40}
     assert lab.differences() == []
-    assert await lab.proofs() == {("put", "etag"): 40, ("multipart", "etag"): 1}
+    assert await lab.proofs() == {("put", "etag"): 40}
     assert sum(calls(target)[name] for name in COPIES) <= REFUSALS
     assert lab.of(Retried) == []
     [warned] = lab.of(Warned)
     assert "streamed" in warned.message
     assert str(error) in warned.message
+    assert lab.uploads() == []
+
+
+async def test_where_parts_alone_are_refused_whole_objects_are_still_copied(lab: Lab) -> None:
+    lab.change(lanes=1)
+    for number in range(20):
+        lab.put(b"%02d" % number, 100)
+        lab.put(b"%02d-parts" % number, SIZE, part_size=1000)
+    denied = AccessDenied("no (403)")
+    lab.target = target = Recording(
+        Raising(lab.dst, denied, lambda call: call.method == "upload_part_copy")
+    )
+    assert await lab.sync() == {Outcome.VERIFIED: 40}
+    assert lab.differences() == []
+    assert await lab.proofs() == {("server_copy", "etag"): 20, ("multipart", "etag"): 20}
+    assert calls(target)["upload_part_copy"] <= REFUSALS
+    assert len(target.of("create_multipart_upload")) == 20
+    [warned] = lab.of(Warned)
+    assert "objects in parts" in warned.message
     assert lab.uploads() == []
 
 
