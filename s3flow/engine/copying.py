@@ -8,7 +8,6 @@ from s3flow.engine.route import Copied, Route, object_name
 from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import (
     Archived,
-    Conflict,
     CopyRefused,
     Permanent,
     S3flowError,
@@ -154,7 +153,7 @@ async def _copy_whole(route: Route, transfer: Transfer, bucket: str, key: bytes)
     etag = transfer.etag
     if stored.etag == etag and (plan.is_md5(etag) or plan.parts_in(etag)):
         return Copied(Method.SERVER_COPY, Proof.ETAG, stored, ())
-    proof, stored = await _proof_by_looking(route, transfer, stored)
+    proof, stored = await verify.by_looking(route, transfer, stored)
     return Copied(Method.SERVER_COPY, proof, stored, ())
 
 
@@ -195,21 +194,3 @@ async def _judged(route: Route, transfer: Transfer, error: S3flowError) -> S3flo
         if info is None or info.etag != transfer.etag:
             return error
     return CopyRefused(str(error))
-
-
-async def _proof_by_looking(
-    route: Route, transfer: Transfer, stored: Stored
-) -> tuple[Proof, Stored]:
-    """Prove a copy whose ETag is not the source's by what both sides say of it."""
-    info = await verify.same_version(route, transfer, stored)
-    there = await route.target.head_object(*route.destination(transfer))
-    if there is None or there.etag != stored.etag:
-        raise Conflict(f"{object_name(transfer)}: somebody else wrote to the copy's key meanwhile")
-    seen = Stored(
-        there.size,
-        there.etag,
-        {**there.checksums, **stored.checksums},
-        stored.version_id,
-        there.encryption or stored.encryption,
-    )
-    return await verify.confirm(route, transfer, info, seen, {}), seen

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from s3flow.engine import plan
 from s3flow.engine.plan import is_md5, parts_in
 from s3flow.engine.route import Route, object_name
-from s3flow.errors import Corrupted, Refused, SourceChanged, SourceGone
+from s3flow.errors import Conflict, Corrupted, Refused, SourceChanged, SourceGone
 from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
 from s3flow.ports import Body, Digest
 
@@ -223,6 +223,25 @@ async def same_version(route: Route, transfer: Transfer, stored: Stored) -> Obje
         f"{object_name(transfer)} changed while the store copied it "
         f"(etag {transfer.etag} -> {info.etag}); the copy was removed"
     )
+
+
+async def by_looking(route: Route, transfer: Transfer, stored: Stored) -> tuple[Proof, Stored]:
+    """Prove a copy that the store made, and whose ETag is not the source's, by what both sides say.
+
+    That the store took a request for it proves nothing, not even a size.
+    """
+    info = await same_version(route, transfer, stored)
+    there = await route.target.head_object(*route.destination(transfer))
+    if there is None or there.etag != stored.etag:
+        raise Conflict(f"{object_name(transfer)}: somebody else wrote to the copy's key meanwhile")
+    seen = Stored(
+        there.size,
+        there.etag,
+        {**there.checksums, **stored.checksums},
+        stored.version_id,
+        there.encryption or stored.encryption,
+    )
+    return await confirm(route, transfer, info, seen, {}), seen
 
 
 async def read_back(route: Route, transfer: Transfer, etag: str) -> bytes | None:
