@@ -8,15 +8,18 @@ from s3flow.engine.route import Copied, Route, object_name
 from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import (
     Archived,
+    Conflict,
     CopyRefused,
+    Corrupted,
     Permanent,
     S3flowError,
     SameObject,
+    ServerError,
     SourceChanged,
     SourceGone,
 )
 from s3flow.events import BytesMoved, Warned
-from s3flow.model import Method, Original, Part, Proof, Stored, Transfer
+from s3flow.model import Method, Original, Part, Proof, Transfer
 from s3flow.policies import MethodPolicy, TagPolicy
 
 # After so many failures of whatever kind, an object that may be streamed is: a store that answers
@@ -48,14 +51,16 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
             copied = await _copy_parts(route, verdicts, transfer)
         else:
             copied = await _copy_whole(route, transfer, *there)
-    except CopyRefused as error:
+    except S3flowError as error:
         _learn(route, verdicts, transfer, learnt, error)
-        return None
+        if isinstance(error, CopyRefused):
+            return None
+        raise
     except BaseException:
         verdicts.tried(learnt)
         raise
-    if learnt not in verdicts.works:
-        verdicts.worked(learnt)
+    if verdicts.failing or learnt not in verdicts.works:
+        verdicts.copied(learnt)
     return copied
 
 
@@ -65,14 +70,24 @@ def _of_parts(bucket: str) -> str:
 
 
 def _learn(
-    route: Route, verdicts: Verdicts, transfer: Transfer, learnt: str, error: CopyRefused
+    route: Route, verdicts: Verdicts, transfer: Transfer, learnt: str, error: S3flowError
 ) -> None:
-    """Remember a refusal, and tell of it if it is the verdict; where nothing else may be done, raise."""
-    is_verdict = verdicts.refused(learnt)
-    if route.flow.method is MethodPolicy.SERVER_ONLY:
+    """Remember a copy that was not made, and tell of it if it is the verdict.
+
+    Where nothing else may be done than what was refused, raise.
+    """
+    is_verdict = False
+    if isinstance(error, CopyRefused):
+        is_verdict = verdicts.refused(learnt)
+    elif isinstance(error, Conflict | Corrupted | ServerError):
+        is_verdict = verdicts.failed(learnt)
+    else:
+        verdicts.tried(learnt)
+    if route.flow.method is not MethodPolicy.SERVER_ONLY:
+        if is_verdict:
+            route.emit(Warned(route.flow.name, _streaming(route, transfer.bucket, learnt, error)))
+    elif isinstance(error, CopyRefused):
         raise CopyRefused(_server_only(transfer, str(error))) from error
-    if is_verdict:
-        route.emit(Warned(route.flow.name, _streaming(route, transfer.bucket, learnt, error)))
 
 
 def _server_only(transfer: Transfer, why: str) -> str:

@@ -11,6 +11,8 @@ from s3flow.ports import Clock
 
 # One object may be refused for its own sake (a customer's key, an ACL); in a row it is the bucket.
 REFUSALS = 3
+# Failures say less of the next copy than refusals do, and those of a brownout pass.
+FAILURES = 10
 EXPIRY = 600.0  # seconds until a bucket that was refused is tried again
 LOOKING = 60.0  # seconds that one object has for that, before another looks
 PATIENCE = (
@@ -35,6 +37,7 @@ class Verdicts:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.works: set[str] = set()  # looked at for every object, so nothing else is done for it
+        self.failing: dict[str, int] = {}  # failures in a row, by bucket; mostly empty
         self._clock = clock
         self._standings: dict[str, _Standing] = {}
 
@@ -65,6 +68,11 @@ class Verdicts:
             self.tried(bucket)
             self._standings.pop(bucket, None)
 
+    def copied(self, bucket: str) -> None:
+        """Note that an object was copied, proven and all."""
+        self.failing.pop(bucket, None)
+        self.worked(bucket)
+
     def refused(self, bucket: str) -> bool:
         """Note that a copy was refused; True when that makes it the verdict for the bucket."""
         self.works.discard(bucket)
@@ -75,6 +83,18 @@ class Verdicts:
             standing.until = self._clock() + EXPIRY
         self.tried(bucket)
         return standing.until > 0.0 and not is_known
+
+    def failed(self, bucket: str) -> bool:
+        """Note that a copy failed at the store; True when that makes it the verdict for the bucket."""
+        count = self.failing[bucket] = self.failing.get(bucket, 0) + 1
+        self.tried(bucket)
+        if count < FAILURES:
+            return False
+        self.works.discard(bucket)
+        standing = self._standings.setdefault(bucket, _Standing())
+        is_known = standing.until > 0.0
+        standing.until = self._clock() + LOOKING
+        return not is_known
 
     def tried(self, bucket: str) -> None:
         """Let the next one look, if nothing is decided."""

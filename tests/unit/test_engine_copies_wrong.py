@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s3flow.events import Retried
+from s3flow.engine.verdicts import FAILURES
+from s3flow.errors import Conflict, ConnectionLost, Corrupted, ServerError
+from s3flow.events import Retried, Warned
 from s3flow.model import Limits, Outcome, Span
-from tests.faults import Call, Faulty
-from tests.unit.lab import Lab, store
+from tests.faults import Call, Faulty, Raising
+from tests.unit.lab import QUICK, Lab, store
 
 SIZE = 9500
 
@@ -90,3 +94,77 @@ async def test_parts_are_proven_by_what_the_target_says_when_it_is_asked(tmp_pat
     lab.target = SaysNothing(lab.dst)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert await lab.proofs() == {("server_multipart", "checksum"): 1}
+
+
+# --- failures that never end ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [ServerError("200 InternalError"), Conflict("409"), Corrupted("x")]
+)
+@pytest.mark.parametrize("good", [0, 20])
+async def test_a_store_that_fails_at_every_copy_is_not_asked_for_every_object(
+    lab: Lab, error: Exception, good: int
+) -> None:
+    for number in range(100):
+        lab.put(b"%02d" % number, 100)
+    lab.target = target = FailsFrom(lab.dst, good, error)
+    assert await lab.sync() == {Outcome.VERIFIED: 100}
+    assert lab.differences() == []
+    assert await lab.proofs() == +Counter(
+        {("server_copy", "etag"): good, ("put", "etag"): 100 - good}
+    )
+    assert -target.left <= FAILURES + QUICK.concurrency
+    assert len(lab.of(Warned)) == 1
+
+
+class FailsFrom(Faulty):
+    """Makes *left* copies, and fails at the others."""
+
+    def __init__(self, inner: Any, left: int, error: Exception) -> None:
+        super().__init__(inner)
+        self.left, self.error = left, error
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "copy_object":
+            self.left -= 1
+            if self.left < 0:
+                await asyncio.sleep(0)
+                raise self.error
+        return await go()
+
+
+async def test_failures_between_successes_are_no_verdict(lab: Lab) -> None:
+    for number in range(100):
+        lab.put(b"%02d" % number, 100)
+
+    class EveryOther(Faulty):
+        calls = 0
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "copy_object":
+                self.calls += 1
+                if self.calls % 2:
+                    raise ServerError("500")
+            return await go()
+
+    lab.change(concurrency=1)
+    lab.target = EveryOther(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 100}
+    assert {method for method, _ in await lab.proofs()} >= {"server_copy"}
+    assert lab.of(Warned) == []
+
+
+async def test_lost_connections_are_no_verdict(lab: Lab) -> None:
+    for number in range(60):
+        lab.put(b"%02d" % number, 100)
+    chosen = {b"%02d" % number for number in range(5)}
+    error = ConnectionLost("reset")
+    lab.target = Raising(
+        lab.dst,
+        error,
+        lambda call: call.method == "copy_object" and call.args[0].key in chosen,
+    )
+    assert await lab.sync() == {Outcome.VERIFIED: 60}
+    assert await lab.proofs() == {("server_copy", "etag"): 55, ("put", "etag"): 5}
+    assert lab.of(Warned) == []
