@@ -7,6 +7,7 @@ from s3flow.engine.multipart import OpenUpload, Way, abort, copy_in_parts
 from s3flow.engine.route import Copied, Route, object_name
 from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import (
+    AccessDenied,
     Archived,
     Conflict,
     CopyRefused,
@@ -113,7 +114,10 @@ def _was_streamed(route: Route, transfer: Transfer) -> bool:
 async def _not_onto_itself(route: Route, transfer: Transfer) -> None:
     """Raise `SameObject` if the one name means one object; other accounts may see other buckets."""
     here = await route.source.head_object(transfer.bucket, transfer.key)
-    there = await route.target.head_object(transfer.bucket, transfer.key)
+    try:
+        there = await route.target.head_object(transfer.bucket, transfer.key)
+    except AccessDenied:
+        return  # whoever may not look cannot tell, and a stream needs no look
     if here is None or there is None:
         return
     if (here.etag, here.size, here.modified) == (there.etag, there.size, there.modified):

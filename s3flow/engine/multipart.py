@@ -302,6 +302,9 @@ async def _multipart_proof(upload: OpenUpload, stored: Stored) -> Proof:
     if proof is not Proof.SIZE or not route.target.limits.etags:
         return proof
     if upload.way is not STREAMED:  # what never passed here is not read for the proof either
+        # The upload is complete: what cannot be proven so begins anew.
+        anew = upload.transfer._replace(state=State.DISCOVERED, upload_id=None, part_size=None)
+        route.begun[anew.id] = anew
         return (await verify.by_looking(route, upload.transfer, stored))[0]
     try:
         return await _proof_by_parts(upload, stored) or await _proof_by_reading(upload, stored)

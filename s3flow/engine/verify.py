@@ -17,7 +17,15 @@ from collections.abc import Mapping, Sequence
 from s3flow.engine import plan
 from s3flow.engine.plan import is_md5, parts_in
 from s3flow.engine.route import Route, object_name
-from s3flow.errors import Conflict, Corrupted, Refused, SourceChanged, SourceGone
+from s3flow.errors import (
+    AccessDenied,
+    Conflict,
+    CopyRefused,
+    Corrupted,
+    Refused,
+    SourceChanged,
+    SourceGone,
+)
 from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
 from s3flow.ports import Body, Digest
 
@@ -228,10 +236,14 @@ async def same_version(route: Route, transfer: Transfer, stored: Stored) -> Obje
 async def by_looking(route: Route, transfer: Transfer, stored: Stored) -> tuple[Proof, Stored]:
     """Prove a copy that the store made, and whose ETag is not the source's, by what both sides say.
 
-    That the store took a request for it proves nothing, not even a size.
+    That the store took a request for it proves nothing, not even a size. Raises `CopyRefused` where
+    the target may be written, and not looked at.
     """
     info = await same_version(route, transfer, stored)
-    there = await route.target.head_object(*route.destination(transfer))
+    try:
+        there = await route.target.head_object(*route.destination(transfer))
+    except AccessDenied as error:
+        raise CopyRefused(f"nothing can show that the copy is equal: {error}") from error
     if there is None or there.etag != stored.etag:
         raise Conflict(f"{object_name(transfer)}: somebody else wrote to the copy's key meanwhile")
     seen = Stored(

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from s3flow.engine.verdicts import FAILURES
-from s3flow.errors import Conflict, ConnectionLost, Corrupted, ServerError
+from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Corrupted, ServerError
 from s3flow.events import Retried, Warned
-from s3flow.model import Limits, Outcome, Span
+from s3flow.model import Limits, Outcome, Place, Span
+from s3flow.policies import MethodPolicy
 from tests.faults import Call, Faulty, Raising
 from tests.unit.lab import QUICK, Lab, store
 
@@ -168,3 +169,41 @@ async def test_lost_connections_are_no_verdict(lab: Lab) -> None:
     assert await lab.sync() == {Outcome.VERIFIED: 60}
     assert await lab.proofs() == {("server_copy", "etag"): 55, ("put", "etag"): 5}
     assert lab.of(Warned) == []
+
+
+# --- targets that may be written, and not read ------------------------------------------------
+
+
+def unreadable(inner: Any) -> Raising:
+    """Give a store whose credentials may not look at objects."""
+    return Raising(inner, AccessDenied("403"), lambda call: call.method == "head_object")
+
+
+@pytest.mark.parametrize("size", [100, SIZE])
+async def test_what_cannot_be_looked_at_is_streamed(lab: Lab, size: int) -> None:
+    lab.put(b"a", size, encryption="aws:kms")  # so that the copy would have to be looked at
+    lab.target = unreadable(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+    [(method, proof)] = await lab.proofs()
+    assert (method, proof) in {("put", "md5"), ("multipart", "md5")}
+    assert lab.uploads() == []
+
+
+async def test_what_cannot_be_looked_at_is_no_copy_where_nothing_is_streamed(lab: Lab) -> None:
+    lab.change(method=MethodPolicy.SERVER_ONLY)
+    lab.put(b"a", SIZE, encryption="aws:kms")
+    lab.target = unreadable(lab.dst)
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert await lab.failures() == {b"a": "copy_refused"}
+    assert lab.uploads() == []
+
+
+async def test_buckets_of_one_name_that_cannot_be_looked_at_are_streamed_to(tmp_path: Path) -> None:
+    src, dst = store("src", "from"), store("dst", "from")
+    dst.service = src.service  # which has accounts with buckets of their own
+    lab = Lab(tmp_path, src, unreadable(dst))
+    lab.change(target=Place("dst", "from", b""))
+    lab.put(b"a", 100)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
