@@ -55,7 +55,8 @@ class KeySpace:
         if end is not None and (high is None or cursor >= end):
             return None
         shared = self._prefix if high is None else _common(low, high)
-        seen = self._seen_under(shared)
+        # Only what the cursor begins with: see TOP. Samples that were thinned out may lack it.
+        seen = _common(low, self._seen_under(shared))
         if len(seen) > len(shared):
             # Whatever was seen begins alike: if all the rest does too, one empty page shows it.
             cut = seen[: (len(shared) + len(seen) + 1) // 2] + TOP
