@@ -17,7 +17,7 @@ from s3flow.model import Listed
 # Printable ASCII without what XML may mean something by: anything else is the parser's to judge.
 _TEXT = rb"[ !#-%'-;=?-~]*"
 _QUOTE = rb'(?:&quot;|&#34;|")?'
-_SPACE = rb"[ \t\r\n]*"
+_SPACE = rb"[ \t\r\n]*+"  # possessive: two in a row would try every way to share a run
 _IGNORED = (
     rb"(?:(?:"
     rb"<ChecksumAlgorithm>" + _TEXT + rb"</ChecksumAlgorithm>"
@@ -43,7 +43,7 @@ _ENTRY = re.compile(
             rb"<Key>(" + _TEXT + rb")</Key>" + _SPACE + _IGNORED,
             rb"<LastModified>(" + _TEXT + rb")</LastModified>",
             rb"<ETag>" + _QUOTE + rb"(" + _TEXT + rb")" + _QUOTE + rb"</ETag>" + _SPACE + _IGNORED,
-            rb"<Size>([0-9]+)</Size>" + _SPACE + _IGNORED,
+            rb"<Size>([0-9]{1,15})</Size>" + _SPACE + _IGNORED,
             rb"(?:<StorageClass>(" + _TEXT + rb")</StorageClass>" + _SPACE + _IGNORED + rb")?",
             rb"</Contents>",
             rb"",

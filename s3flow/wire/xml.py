@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 from xml.etree.ElementTree import Element, ParseError, XMLParser
@@ -11,6 +12,8 @@ from s3flow.model import Listed
 from s3flow.wire import entries as entries_by_shape
 
 _SHOWN = 120  # characters of an unusable answer that go into the message
+# Below a petabyte: the sizes of a page must add up to what the state can hold, 63 bits.
+_SIZE = re.compile("[0-9]{1,15}")
 
 
 class ListResult(NamedTuple):
@@ -64,8 +67,8 @@ def _entries(root: Element, space: str, *, encoded: bool) -> list[Listed]:
     for element in root.findall(f"{space}Contents"):
         text = element.findtext
         key, size = text(key_tag), text(size_tag)
-        if not key or not size or not size.isdecimal():
-            raise ValueError(f"key {key!r}, size {size!r}")
+        if not key or not size or not _SIZE.fullmatch(size):
+            raise ValueError(f"key {key!r}, size {size!r}"[:_SHOWN])
         entries.append(
             Listed(
                 _decode_key(key) if encoded else key.encode(),

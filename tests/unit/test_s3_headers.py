@@ -105,6 +105,7 @@ def test_the_usual_storage_class_needs_no_header(storage_class: str) -> None:
         ("Thu, 29 Feb 2024 23:59:59 GMT", 1709251199000),
         ("Thu, 29 Feb 2024 23:59:59 +0000", 1709251199000),
         ("Thu, 99 Foo 2024 23:59:59 GMT", 0),
+        ("Sun, 99999999999999999999 Jan 2020 00:00:00 GMT", 0),
         ("nonsense", 0),
         ("", 0),
     ],
@@ -116,3 +117,8 @@ def test_http_dates_are_read_or_are_unknown(text: str, expected: int) -> None:
 @pytest.mark.parametrize(("etag", "bare"), [('"a"', "a"), ("a", "a"), ("", ""), ('"', '"')])
 def test_etags_lose_their_quotes(etag: str, bare: str) -> None:
     assert unquote_etag(etag) == bare
+
+
+def test_counts_of_thousands_of_digits_are_no_counts() -> None:
+    info = object_info({"x-amz-mp-parts-count": "9" * 5000, "x-amz-tagging-count": "9" * 5000}, 1)
+    assert (info.parts_count, info.tag_count) == (None, 0)

@@ -312,3 +312,19 @@ def test_arbitrary_bytes_never_raise_anything_else(body: bytes) -> None:
                 parse(data)
             except BadAnswer:
                 continue
+
+
+def test_a_listing_of_blanks_is_read_at_once() -> None:
+    # Megabytes of them: in quadratic time this takes an hour.
+    blanks = " " * 4_000_000
+    odd = content("a").replace("</Key>", f"</Key>{blanks}<Odd/>")
+    more = "<IsTruncated>false</IsTruncated>"
+    (entry,) = parse_list(listing(odd, more=more)).entries
+    assert entry.key == b"a"
+
+
+@pytest.mark.parametrize("extra", ["", "<Odd/>"])  # by the usual shape, and by the XML parser
+@pytest.mark.parametrize("size", ["9223372036854775808", "9" * 16, "9" * 5000, "-1", "1.5", "٣"])
+def test_a_size_that_no_object_has_is_a_bad_answer(size: str, extra: str) -> None:
+    with pytest.raises(BadAnswer, match="cannot be read"):
+        parse_list(listing(content("a", size, extra=extra)))

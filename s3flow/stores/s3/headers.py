@@ -132,7 +132,7 @@ def http_date_ms(text: str) -> int:
             return 0
     try:
         return int(parsedate_to_datetime(text).timestamp() * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
 
 
@@ -142,4 +142,6 @@ def _day(text: str) -> int:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    # Python refuses to read thousands of digits; no count has more than a few.
+    usual = text is not None and text.isascii() and text.isdigit() and len(text) < 16
+    return int(text) if text is not None and usual else None
