@@ -28,6 +28,11 @@ Work = Callable[[sqlite3.Connection], T]
 
 APPLICATION_ID = 0x53336657  # "S3fW", in the file's header
 CHECKED_AFTER_CRASH = 64 * 1024 * 1024  # bytes; quick_check reads them all, in well under a second
+OLDEST_SQLITE = (
+    3,
+    38,
+    0,
+)  # UPDATE … FROM needs 3.33; the functions of JSON are always there since 3.38
 _BUSY_SECONDS = 10
 _START_OVER = (
     "delete it with its -wal and -shm files and run again: what is at the target is then compared"
@@ -136,6 +141,12 @@ class Database:
         return self._db
 
     def _open_file(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            oldest = ".".join(map(str, OLDEST_SQLITE))
+            raise StateError(
+                f"state {self.path}: this Python has SQLite {sqlite3.sqlite_version}, and s3flow needs"
+                f" {oldest}: use a Python that comes with a newer one"
+            )
         if not self.read_only:
             _create(self.path)
         mode = "ro" if self.read_only else "rw"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 
 from s3flow.engine import ranges as ranges_module
 from s3flow.engine.ranges import TOP, KeySpace
+from s3flow.errors import StateError
+from s3flow.state import open_sqlite
 
 
 def test_no_cut_parts_a_name_from_what_is_below_it_when_samples_were_dropped(
@@ -17,3 +22,16 @@ def test_no_cut_parts_a_name_from_what_is_below_it_when_samples_were_dropped(
     cut = space.cut(cursor, f"bb{TOP}".encode())
     assert cut is not None
     assert f"ba/{TOP}".encode() < cut or cut < b"ba"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_an_old_sqlite_is_refused_before_anything_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    path = tmp_path / "state.db"
+    if read_only:
+        await (await open_sqlite(path)).close()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 31, 1))
+    with pytest.raises(StateError, match=r"needs 3\.38\.0: use a Python that comes with a newer"):
+        await open_sqlite(path, read_only=read_only)
+    assert path.exists() is read_only
