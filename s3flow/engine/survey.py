@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
-from s3flow.engine import plan
+from s3flow.engine import plan, selfsame
 from s3flow.engine.adoption import adopt
 from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
@@ -99,6 +99,7 @@ class Survey:
 
     route: Route
     backoff: Backoff
+    _apart: set[str] = field(default_factory=set)  # buckets that are not copied into themselves
 
     @property
     def flow(self) -> Flow:
@@ -125,12 +126,21 @@ class Survey:
         return matching
 
     async def page(self, bucket: str, after: bytes) -> Page:
-        """List the keys of *bucket* that follow *after*."""
+        """List the keys of *bucket* that follow *after*.
+
+        Raises `SameObject` for a bucket that would be copied into itself.
+        """
         for limit in self.route.request_buckets:
             await limit.take(1)
-        return await self._retried(
+        page = await self._retried(
             lambda: self.route.source.list_page(bucket, self.flow.source.prefix, after)
         )
+        if bucket not in self._apart and page.entries:
+            if selfsame.may_meet(self.route, bucket):
+                look = partial(selfsame.refuse_selfsame, self.route, bucket, page.entries)
+                await self._retried(look)
+            self._apart.add(bucket)
+        return page
 
     async def _retried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Call until it succeeds; throttling is waited out and counts as no attempt."""

@@ -12,7 +12,7 @@ import pytest
 
 from s3flow.engine.verdicts import FAILURES
 from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Corrupted, ServerError
-from s3flow.events import Retried, Warned
+from s3flow.events import BucketFailed, Retried, Warned
 from s3flow.model import Limits, Outcome, Place, Span
 from s3flow.policies import MethodPolicy
 from tests.faults import Call, Faulty, Raising
@@ -207,3 +207,50 @@ async def test_buckets_of_one_name_that_cannot_be_looked_at_are_streamed_to(tmp_
     lab.put(b"a", 100)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.differences() == []
+
+
+# --- one bucket by two names ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aliased", [False, True], ids=["one-service", "two-urls"])
+@pytest.mark.parametrize(("read", "written"), [(b"", b"b/"), (b"a/", b""), (b"a/", b"a/b/")])
+async def test_a_bucket_is_not_copied_into_itself_again_and_again(
+    tmp_path: Path, read: bytes, written: bytes, aliased: bool
+) -> None:
+    src = store("src", "from")
+    dst = store("dst", "from", beside=src)
+    if aliased:
+        dst.service = "by another name"
+    lab = Lab(tmp_path, src, dst)
+    lab.change(source=Place("src", "from", read), target=Place("dst", "from", written))
+    for key in (b"a/1", b"a/2", b"a/a/1"):
+        lab.put(key, 10)
+    before = {key: src.peek("from", key) for key in src.keys("from")}
+    assert await lab.sync() == {}
+    assert {key: src.peek("from", key) for key in src.keys("from")} == before
+    [failed] = lab.of(BucketFailed)
+    assert failed.reason == "same_object"
+    assert "src" in failed.message
+    assert "dst" in failed.message
+
+
+async def test_another_bucket_of_the_same_name_takes_a_copy_below_a_prefix(tmp_path: Path) -> None:
+    src, dst = store("src", "from"), store("dst", "from")
+    lab = Lab(tmp_path, src, dst)
+    lab.change(target=Place("dst", "from", b"b/"))
+    for key in (b"a/1", b"a/2"):
+        data = lab.put(key, 10)
+        dst.put("from", key, data if key == b"a/1" else b"another")
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    lab.put(b"a/3", 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 3}
+    assert lab.differences() == []
+
+
+async def test_who_may_not_look_at_the_target_is_not_refused(tmp_path: Path) -> None:
+    src, dst = store("src", "from"), store("dst", "from")
+    lab = Lab(tmp_path, src, dst)
+    lab.change(target=Place("dst", "from", b"b/"), method=MethodPolicy.STREAM_ONLY)
+    lab.put(b"a", 10)
+    lab.target = unreadable(dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
