@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from s3flow.engine import ranges as ranges_module
 from s3flow.engine.ranges import TOP, KeySpace
 from s3flow.errors import StateError
+from s3flow.model import MIB, Discovered, Flow, Listed, PageChanges, Place
 from s3flow.state import open_sqlite
 
 
@@ -35,3 +37,26 @@ async def test_an_old_sqlite_is_refused_before_anything_moves(
     with pytest.raises(StateError, match=r"needs 3\.38\.0: use a Python that comes with a newer"):
         await open_sqlite(path, read_only=read_only)
     assert path.exists() is read_only
+
+
+async def test_a_slice_of_rows_takes_little_memory_even_with_the_longest_keys(
+    tmp_path: Path,
+) -> None:
+    # Eight listings may each have one in hand where most of a bucket was moved or has vanished.
+    state = await open_sqlite(tmp_path / "state.db")
+    try:
+        await state.open_flow(Flow("f", Place("src", "b", b""), Place("dst", "c", b"")))
+        scan, _ = await state.begin_scan("f")
+        entries = [Listed(b"%05d" % n + b"k" * 1019, 1, "e" * 32, 0, "") for n in range(10_000)]
+        new = [Discovered(entry) for entry in entries]
+        page = PageChanges("b", entries[-1].key, done=True, listed=0, listed_bytes=0, new=new)
+        await state.apply_page(scan, page)
+        tracemalloc.start()
+        try:
+            assert await state.rows("f", "b", b"", None)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 16 * MIB
+    finally:
+        await state.close()
