@@ -37,7 +37,7 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
     only = route.flow.method is MethodPolicy.SERVER_ONLY
     there = route.destination(transfer)
     if there == (bucket, transfer.key):
-        await _not_onto_itself(route, transfer)
+        await _not_onto_itself(route, verdicts, transfer)
         if only:
             raise CopyRefused(_server_only(transfer, "source and target have one name there"))
         return None
@@ -111,20 +111,30 @@ def _was_streamed(route: Route, transfer: Transfer) -> bool:
     return bool(transfer.upload_id) and not in_parts
 
 
-async def _not_onto_itself(route: Route, transfer: Transfer) -> None:
+async def _not_onto_itself(route: Route, verdicts: Verdicts, transfer: Transfer) -> None:
     """Raise `SameObject` if the one name means one object; other accounts may see other buckets."""
-    here = await route.source.head_object(transfer.bucket, transfer.key)
-    try:
-        there = await route.target.head_object(transfer.bucket, transfer.key)
-    except AccessDenied:
-        return  # whoever may not look cannot tell, and a stream needs no look
-    if here is None or there is None:
+    bucket, key = transfer.bucket, transfer.key
+    if bucket in verdicts.apart:
         return
-    if (here.etag, here.size, here.modified) == (there.etag, there.size, there.modified):
-        raise SameObject(
-            f"{object_name(transfer)}: {route.source.name} and {route.target.name} name the same "
-            "object; give the flow another target bucket or prefix"
-        )
+    try:
+        there = await route.target.head_object(bucket, key)
+    except AccessDenied:
+        verdicts.apart.add(bucket)  # whoever may not look cannot tell, and a stream needs no look
+        return
+    here = await route.source.head_object(bucket, key)
+    if here is None:
+        return
+    if there is None or (here.etag, here.size, here.modified) != (
+        there.etag,
+        there.size,
+        there.modified,
+    ):
+        verdicts.apart.add(bucket)
+        return
+    raise SameObject(
+        f"{object_name(transfer)}: {route.source.name} and {route.target.name} name the same "
+        "object; give the flow another target bucket or prefix"
+    )
 
 
 # --- one object ------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Verdicts:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.works: set[str] = set()  # looked at for every object, so nothing else is done for it
         self.failing: dict[str, int] = {}  # failures in a row, by bucket; mostly empty
+        self.apart: set[str] = set()  # buckets whose name means another one at the target
         self._clock = clock
         self._standings: dict[str, _Standing] = {}
 

@@ -15,7 +15,7 @@ from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Corrupted, Ser
 from s3flow.events import BucketFailed, Retried, Warned
 from s3flow.model import Limits, Outcome, Place, Span
 from s3flow.policies import MethodPolicy
-from tests.faults import Call, Faulty, Raising
+from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import QUICK, Lab, store
 
 SIZE = 9500
@@ -254,3 +254,18 @@ async def test_who_may_not_look_at_the_target_is_not_refused(tmp_path: Path) -> 
     lab.put(b"a", 10)
     lab.target = unreadable(dst)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
+
+
+async def test_accounts_whose_buckets_share_a_name_are_found_out_once(tmp_path: Path) -> None:
+    src, dst = store("src", "from"), store("dst", "from")
+    dst.service = src.service
+    source, target = Recording(src), Recording(dst)
+    lab = Lab(tmp_path, source, target)
+    lab.change(target=Place("dst", "from", b""))
+    for number in range(100):
+        lab.put(b"%02d" % number, 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 100}
+    assert await lab.proofs() == {("put", "etag"): 100}
+    for side in (source, target):
+        assert 0 < len(side.of("head_object")) <= QUICK.concurrency
+    assert target.of("copy_object") == []
