@@ -157,7 +157,7 @@ class Target(Protocol):
 
         The *storage_class* "" leaves it to the store. Raises `SourceChanged` when the original has
         another ETag (If-Match), `SourceGone`, or a `Permanent` error when the store does not do it.
-        A lost answer is `ConnectionLost`: the copy may be there, and asking again does no harm.
+        After `ConnectionLost` and `Stalled` the copy may be there; asking again does no harm.
         """
         ...
 

@@ -18,6 +18,7 @@ from s3flow.errors import (
     ServerError,
     SourceChanged,
     SourceGone,
+    Stalled,
 )
 from s3flow.events import BytesMoved, Warned
 from s3flow.model import Method, Original, Part, Proof, Transfer
@@ -80,7 +81,7 @@ def _learn(
     is_verdict = False
     if isinstance(error, CopyRefused):
         is_verdict = verdicts.refused(learnt)
-    elif isinstance(error, Conflict | Corrupted | ServerError):
+    elif isinstance(error, Conflict | Corrupted | ServerError | Stalled):
         is_verdict = verdicts.failed(learnt)
     else:
         verdicts.tried(learnt)

@@ -234,7 +234,7 @@ async def test_a_large_copy_may_take_longer_than_other_answers() -> None:
         store = S3Store(settings, environ={})
         try:
             assert (await copy_object(store, OF._replace(size=5 * GIB))).etag == ETAG
-            with pytest.raises((errors.ConnectionLost, errors.Stalled)):
+            with pytest.raises(errors.Stalled):  # which says more of the store than a lost one
                 await copy_object(store)
         finally:
             await store.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from s3flow.engine.verdicts import FAILURES
-from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Corrupted, ServerError
+from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Corrupted, ServerError, Stalled
 from s3flow.events import BucketFailed, Retried, Warned
 from s3flow.model import Limits, Outcome, Place, Span
 from s3flow.policies import MethodPolicy
@@ -101,7 +101,8 @@ async def test_parts_are_proven_by_what_the_target_says_when_it_is_asked(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "error", [ServerError("200 InternalError"), Conflict("409"), Corrupted("x")]
+    "error",
+    [ServerError("200 InternalError"), Conflict("409"), Corrupted("x"), Stalled("no answer")],
 )
 @pytest.mark.parametrize("good", [0, 20])
 async def test_a_store_that_fails_at_every_copy_is_not_asked_for_every_object(

@@ -66,7 +66,7 @@ class Copies:
         try:
             response = await self._rest.send(call, patience=patience)
             said = await response.read_all(ERROR_LIMIT)
-        except (errors.BadAnswer, errors.Stalled, errors.Truncated) as error:
+        except (errors.BadAnswer, errors.Truncated) as error:
             raise errors.ConnectionLost(f"the answer was lost: {error}") from error
         if b"<Error" in said:
             # Behind the declaration there may be blanks, which XML forbids before it.
