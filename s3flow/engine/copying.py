@@ -13,6 +13,7 @@ from s3flow.errors import (
     CopyRefused,
     Corrupted,
     Permanent,
+    Refused,
     S3flowError,
     SameObject,
     ServerError,
@@ -21,7 +22,7 @@ from s3flow.errors import (
     Stalled,
 )
 from s3flow.events import BytesMoved, Warned
-from s3flow.model import Method, Original, Part, Proof, Transfer
+from s3flow.model import Method, Original, Part, Proof, State, Transfer
 from s3flow.policies import MethodPolicy, TagPolicy
 
 # After so many failures of whatever kind, an object that may be streamed is: a store that answers
@@ -150,7 +151,16 @@ def _in_parts(route: Route, transfer: Transfer) -> bool:
 async def _copy_parts(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied:
     """Copy an object in parts, or as a whole where the target cannot repeat its source's."""
     if _in_parts(route, transfer):
-        copied = await copy_in_parts(route, transfer, _by_parts(verdicts))
+        try:
+            copied = await copy_in_parts(route, transfer, _by_parts(verdicts))
+        except Refused as error:
+            # Of the upload as a whole: nothing says that its parts are worth anything in a stream.
+            begun = route.begun.get(transfer.id, transfer)
+            await abort(route, begun)
+            route.begun[begun.id] = begun._replace(
+                state=State.DISCOVERED, upload_id=None, part_size=None
+            )
+            raise CopyRefused(str(error)) from error
         if copied is not None:
             return copied
     if transfer.upload_id:
@@ -205,7 +215,7 @@ def _by_parts(verdicts: Verdicts) -> Way:
             except (Permanent, SourceChanged) as error:
                 raise await _judged(route, transfer, error) from error
         route.passed += span.size
-        verdicts.worked(_of_parts(transfer.bucket))
+        verdicts.goes(_of_parts(transfer.bucket))
         return part, {}
 
     return Way(Method.SERVER_MULTIPART, bring, lambda route: route.target.limits.max_put_size)

@@ -63,11 +63,17 @@ class Verdicts:
         return True
 
     def worked(self, bucket: str) -> None:
-        """Note that a copy, or a part of one, was made."""
+        """Note that a copy was made."""
         if bucket not in self.works:
             self.works.add(bucket)
             self.tried(bucket)
             self._standings.pop(bucket, None)
+
+    def goes(self, bucket: str) -> None:
+        """Note that a part was copied: nobody waits for the others, unless it ended badly before."""
+        standing = self._standings.get(bucket)
+        if standing is None or not standing.refusals:
+            self.worked(bucket)
 
     def copied(self, bucket: str) -> None:
         """Note that an object was copied, proven and all."""

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from s3flow.engine.verdicts import FAILURES
-from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Corrupted, ServerError, Stalled
+from s3flow.engine.verdicts import FAILURES, REFUSALS
+from s3flow.errors import (
+    AccessDenied,
+    Conflict,
+    ConnectionLost,
+    Corrupted,
+    Refused,
+    ServerError,
+    Stalled,
+)
 from s3flow.events import BucketFailed, Retried, Warned
 from s3flow.model import Limits, Outcome, Place, Span
 from s3flow.policies import MethodPolicy
@@ -172,6 +180,42 @@ async def test_lost_connections_are_no_verdict(lab: Lab) -> None:
     assert lab.of(Warned) == []
 
 
+class TakesNoCopiedParts(Recording):
+    """A store that copies parts, and makes no object of them."""
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "complete_multipart_upload":
+            copied = {each.args[3] for each in self.of("upload_part_copy")}
+            if call.args[2] in copied:
+                self.calls.append(call)
+                raise Refused("400 InvalidPart")
+        return await super().around(call, go)
+
+
+async def test_copied_parts_that_make_no_object_are_streamed_instead(lab: Lab) -> None:
+    lab.change(concurrency=1)
+    for number in range(20):
+        lab.put(b"%02d" % number, SIZE, part_size=1000)
+    lab.target = target = TakesNoCopiedParts(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 20}
+    assert lab.differences() == []
+    assert await lab.proofs() == {("multipart", "etag"): 20}
+    assert len({call.args[0].key for call in target.of("upload_part_copy")}) == REFUSALS
+    assert len(lab.of(Warned)) == 1
+    assert lab.uploads() == []
+
+
+async def test_copied_parts_that_make_no_object_are_no_copy_where_nothing_is_streamed(
+    lab: Lab,
+) -> None:
+    lab.change(method=MethodPolicy.SERVER_ONLY)
+    lab.put(b"a", SIZE, part_size=1000)
+    lab.target = TakesNoCopiedParts(lab.dst)
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert await lab.failures() == {b"a": "copy_refused"}
+    assert lab.uploads() == []
+
+
 # --- targets that may be written, and not read ------------------------------------------------
 
 
@@ -189,6 +233,15 @@ async def test_what_cannot_be_looked_at_is_streamed(lab: Lab, size: int) -> None
     [(method, proof)] = await lab.proofs()
     assert (method, proof) in {("put", "md5"), ("multipart", "md5")}
     assert lab.uploads() == []
+
+
+async def test_parts_are_not_copied_in_vain_for_each_object(lab: Lab) -> None:
+    lab.change(concurrency=1)
+    for number in range(20):
+        lab.put(b"%02d" % number, SIZE, encryption="aws:kms")
+    lab.target = target = Recording(unreadable(lab.dst))
+    assert await lab.sync() == {Outcome.VERIFIED: 20}
+    assert len({call.args[0].key for call in target.of("upload_part_copy")}) == REFUSALS
 
 
 async def test_what_cannot_be_looked_at_is_no_copy_where_nothing_is_streamed(lab: Lab) -> None:
