@@ -14,6 +14,7 @@ from s3flow.policies import MethodPolicy, TagPolicy
 from s3flow.ports import Body
 
 PROBE_NAME = b"s3flow-doctor-"
+_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}  # nobody reads or copies these before they are restored
 _PROBE_BYTES = b"s3flow doctor\n"
 
 
@@ -174,7 +175,8 @@ async def _examine_copying(route: Route) -> AsyncIterator[Finding]:
         if any(mark in bucket for mark in "*?["):
             bucket = (await route.source.list_buckets())[0].name
         page = await route.source.list_page(bucket, flow.source.prefix, b"")
-        entry = min(page.entries, key=lambda each: each.size)
+        readable = [each for each in page.entries if each.storage_class not in _ARCHIVED]
+        entry = min(readable, key=lambda each: each.size)
     except (S3flowError, LookupError, ValueError):
         return  # there is nothing to copy, or it was told above that it cannot be listed
     there = plan.target_bucket(flow, bucket)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from s3flow.engine.probe import examine
 from s3flow.engine.verdicts import FAILURES, REFUSALS
+from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import (
     AccessDenied,
     Conflict,
@@ -23,6 +25,7 @@ from s3flow.errors import (
 from s3flow.events import BucketFailed, Retried, Warned
 from s3flow.model import Limits, Outcome, Place, Span
 from s3flow.policies import MethodPolicy
+from s3flow.stores.crc64 import Crc64Nvme
 from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import QUICK, Lab, store
 
@@ -323,3 +326,22 @@ async def test_accounts_whose_buckets_share_a_name_are_found_out_once(tmp_path: 
     for side in (source, target):
         assert 0 < len(side.of("head_object")) <= QUICK.concurrency
     assert target.of("copy_object") == []
+
+
+# --- what doctor tries ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [MethodPolicy.SERVER_FIRST, MethodPolicy.SERVER_ONLY])
+async def test_doctor_lets_the_store_copy_an_object_that_can_be_read(
+    lab: Lab, method: MethodPolicy
+) -> None:
+    lab.change(method=method)
+    lab.put(b"a", 1, storage_class="GLACIER")
+    lab.put(b"b", 2, storage_class="DEEP_ARCHIVE")
+    lab.put(b"c", 3)
+    maker = RouteMaker(QUICK, Crc64Nvme(), lambda event: None, asyncio.Event())
+    found = [each async for each in examine(maker.route(Wiring(lab.flow, lab.src, lab.dst)))]
+    [copied] = [each for each in found if each.tried.startswith("copy ")]
+    assert copied.ok
+    assert "no byte" in copied.answer
+    assert lab.dst.keys("to") == []
