@@ -139,3 +139,17 @@ def test_a_killed_copy_goes_on_with_the_missing_parts_only(stage: Stage) -> None
     found = compare.with_bucket(stage.ours, stage.source, stage.theirs, stage.target)
     assert (found.differences, found.objects) == ([], 1)
     assert uploads_left(stage.theirs, stage.target) == []
+
+
+def test_a_bucket_behind_two_urls_is_not_copied_below_itself(stage: Stage) -> None:
+    for number in range(5):
+        stage.put(f"a/{number}")
+    # One account behind another URL: nothing but its objects shows that it is the same bucket.
+    stage.endpoints["theirs"] = {**stage.endpoints["ours"]}
+    stage.through(stage.proxy(), "theirs")
+    stage.endpoints["ours"]["url"] = stage.server.url
+    program = stage.program({"target": f"theirs:{stage.source}/z/"})
+    done = program.run("sync", code=1)
+    assert "the same objects" in done.err
+    keys = stage.ours.list_objects_v2(Bucket=stage.source)
+    assert keys["KeyCount"] == 5
