@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from s3flow.engine import plan
+from s3flow.engine import plan, selfsame
 from s3flow.engine.route import Route
 from s3flow.errors import S3flowError
 from s3flow.model import Attributes, Listed, ObjectInfo, Original, Part
@@ -88,12 +88,20 @@ async def _examine_source(route: Route) -> AsyncIterator[Finding]:
 
     async def list_page() -> str:
         page = await source.list_page(bucket, flow.source.prefix, b"")
-        found.extend(page.entries[:1])
+        found.extend(page.entries[: selfsame.LOOKS])
         return f"{len(page.entries)} objects{'' if page.last else ' and more'}"
 
     place = f"{source.name}:{bucket}/{flow.source.prefix.decode(errors='backslashreplace')}"
     remedy = "allow s3:ListBucket on the bucket; check its name, the region and the endpoint's url"
     yield await _try(route, f"list {place}", list_page, remedy)
+    if selfsame.may_meet(route, bucket):
+
+        async def compare() -> str:
+            await selfsame.refuse_selfsame(route, bucket, found)
+            return "they are two"
+
+        remedy = "choose another target bucket, or a prefix beside the source's"
+        yield await _try(route, f"tell {place} from {flow.target}", compare, remedy)
     if found:
         async for finding in _examine_object(route, bucket, found[0]):
             yield finding

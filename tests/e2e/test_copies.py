@@ -149,6 +149,7 @@ def test_a_bucket_behind_two_urls_is_not_copied_below_itself(stage: Stage) -> No
     stage.through(stage.proxy(), "theirs")
     stage.endpoints["ours"]["url"] = stage.server.url
     program = stage.program({"target": f"theirs:{stage.source}/z/"})
+    assert "the same objects" in program.run("doctor", code=1).out
     done = program.run("sync", code=1)
     assert "the same objects" in done.err
     keys = stage.ours.list_objects_v2(Bucket=stage.source)
