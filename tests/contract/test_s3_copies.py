@@ -159,6 +159,13 @@ async def test_a_success_without_an_etag_is_none(ask: Ask, name: str, body: byte
 
 
 @both
+async def test_an_etag_of_blanks_without_an_end_is_none(ask: Ask, name: str) -> None:
+    # Each blank in two places or three of a pattern: this took years.
+    with pytest.raises(errors.ServerError, match="no ETag"):
+        await ask_once(Answer(body=b"<ETag>" + b" " * 1_000_000), ask)
+
+
+@both
 async def test_an_answer_that_breaks_off_is_a_lost_one(ask: Ask, name: str) -> None:
     whole = said(name)
     broken = Answer(body=whole.body[:-5], length=len(whole.body), cut=True)

@@ -16,8 +16,8 @@ from s3flow.wire.sigv4 import quote_key
 WORK_SECONDS = 600.0
 AT_ONCE = 64 * MIB  # bytes; what a store copies within the usual time for an answer
 _USUAL = re.compile(rb'<ETag>(?:&quot;|")([0-9a-f-]+)(?:&quot;|")</ETag>')
-_ETAG = re.compile(rb"<ETag>\s*([^<]*?)\s*</ETag>")
-_CHECKSUM = re.compile(rb"<Checksum(\w+)>\s*([^<]*?)\s*</Checksum")
+_ETAG = re.compile(rb"<ETag>([^<]*+)</ETag>")
+_CHECKSUM = re.compile(rb"<Checksum(\w+)>([^<]*+)</Checksum")
 
 
 class Copies:
@@ -79,7 +79,7 @@ class Copies:
         if found:
             return found[1].decode()
         found = _ETAG.search(said)
-        etag = unquote_etag(unescape(found[1].decode("latin-1"))) if found else ""
+        etag = unquote_etag(unescape(found[1].strip().decode("latin-1"))) if found else ""
         if not etag:
             where = self._rest.where(call.bucket, call.key)
             raise errors.ServerError(f"{call.operation} {where}: the answer has no ETag")
@@ -99,7 +99,7 @@ def _checksums(said: bytes) -> dict[str, str]:
     """Read the checksums of an answer, whose names differ from the headers'."""
     return full_checksums(
         {
-            "x-amz-checksum-" + name.decode().lower(): value.decode("latin-1")
+            "x-amz-checksum-" + name.decode().lower(): value.strip().decode("latin-1")
             for name, value in _CHECKSUM.findall(said)
         }
     )

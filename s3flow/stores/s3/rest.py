@@ -24,7 +24,7 @@ ERROR_LIMIT = MIB
 _MISPLACED = frozenset(
     ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect")
 )
-_LOCATION = re.compile(rb"<LocationConstraint[^>]*>([^<]*)</")
+_LOCATION = re.compile(rb"<LocationConstraint[^<>]*>([^<]*)</")
 _OLD_NAMES = {"": "us-east-1", "EU": "eu-west-1"}  # what GetBucketLocation says of old buckets
 
 
