@@ -13,7 +13,7 @@ from s3flow.model import State
 from s3flow.state import open_sqlite
 
 WRITER = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 from s3flow.model import *
 from s3flow.state import open_sqlite
@@ -37,7 +37,11 @@ async def main():
         await state.save(changes)
         print("saved", flush=True)
 
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except BaseException as error:
+    print(error, flush=True)
+    os._exit(1)  # or the state's thread would keep a failed writer alive for ever
 """
 
 
@@ -56,7 +60,7 @@ async def test_a_killed_writer_leaves_sums_that_add_up(tmp_path: Path, rounds: i
             saved += rounds
         state = await open_sqlite(path)
         try:
-            rows = await state.rows("documents", "bucket", b"", None)
+            rows = await state.rows("documents", "bucket", b"", None, 1_000_000)
             totals = await state.totals("documents")
             ((_, cursor, *_),) = await state.ranges(
                 (await state.begin_scan("documents"))[0], "bucket"
