@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import signal
 import sys
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -164,11 +163,12 @@ def status(
     if not watch:
         _show_status(settings, flows, as_json=as_json)
         return
-    # Wherever the interrupt arrives, it is how watching ends.
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            _show_status(settings, flows, as_json=as_json, again=True)
-            time.sleep(2)
+    # Asked for, not raised: an exception at any instruction may be one in a destructor, and lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    while True:
+        _show_status(settings, flows, as_json=as_json, again=True)
+        if signal.sigtimedwait({signal.SIGINT}, 2) is not None:
+            return
 
 
 def _show_status(

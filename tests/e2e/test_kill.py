@@ -148,7 +148,7 @@ def test_ten_kills_change_nothing(stage: Stage, crowd: Crowd) -> None:
         crowd.bucket,
         len(expected),
         seed=20_261,
-        pace=64 * MIB,
+        pace=40 * MIB,
         longest=1.2,
         exclude=["huge/*"],
         multipart_threshold=16 * MIB,
