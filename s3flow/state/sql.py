@@ -1,7 +1,7 @@
 """The statements of the state by name, and the codes that stand for states in its tables.
 
-Parameters are "?" throughout. What only SQLite understands is in the last section; everything
-above it means the same to MySQL but for the upserts.
+Parameters are "?" throughout; {rows} and {ids} stand for as many as there are. Besides the last
+section, only SQLite understands what `as_one` makes: its JSON functions and hex().
 """
 
 from __future__ import annotations
