@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from urllib.parse import urlsplit
 
+from s3flow.config.dsn import parse_state
 from s3flow.config.places import EACH_BUCKET, Ground, endpoint_of, is_pattern, parse_source
 from s3flow.config.settings import (
     FlowSettings,
@@ -40,6 +41,9 @@ def combination_problems(settings: Settings) -> list[str]:
 
 def combination_warnings(settings: Settings) -> Iterator[str]:
     """Give what works but deserves a look."""
+    ignored = ", ".join(parse_state(settings.daemon.state).ignored)
+    if ignored:
+        yield f"daemon.state: parameters that s3flow does not know are ignored: {ignored}"
     for name, endpoint in settings.endpoints.items():
         if isinstance(endpoint, S3Endpoint) and not endpoint.verify_tls:
             yield (

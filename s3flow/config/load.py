@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError, TomlConfigSettingsSource
 
 from s3flow.config.checks import combination_problems, combination_warnings
+from s3flow.config.dsn import SQLITE
 from s3flow.config.problems import Loc, describe, path_of, place_of, unknown_variable
-from s3flow.config.settings import STATE_SCHEME, Settings
+from s3flow.config.settings import Settings
 from s3flow.errors import ConfigError
 
 PREFIX = "S3FLOW__"
@@ -171,9 +172,9 @@ def _anchor(data: Tree, folder: Path) -> None:
     daemon = data.get("daemon")
     if isinstance(daemon, dict):
         state = daemon.get("state")
-        if isinstance(state, str) and state.startswith(STATE_SCHEME) and state != STATE_SCHEME:
-            file = folder / state.removeprefix(STATE_SCHEME)
-            data["daemon"] = {**daemon, "state": f"{STATE_SCHEME}{file}"}
+        if isinstance(state, str) and state.startswith(SQLITE) and state != SQLITE:
+            file = folder / state.removeprefix(SQLITE)
+            data["daemon"] = {**daemon, "state": f"{SQLITE}{file}"}
     endpoints = data.get("endpoints")
     if not isinstance(endpoints, dict):
         return
@@ -202,7 +203,11 @@ class _Origin:
 
 
 def _literal_secret(loc: Loc, text: str) -> bool:
-    return bool(loc) and loc[-1] in _SECRETS and bool(text) and "${" not in text
+    if not text or "${" in text:
+        return False
+    if loc == ("daemon", "state"):  # an address with a login
+        return "@" in text and not text.startswith(SQLITE)
+    return bool(loc) and loc[-1] in _SECRETS
 
 
 def _exposed(path: Path, literal_secrets: list[Loc]) -> Iterator[str]:

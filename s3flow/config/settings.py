@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from s3flow.config.dsn import SQLITE, parse_state
 from s3flow.config.places import endpoint_of, is_pattern, parse_source, parse_target
 from s3flow.config.units import (
     Duration,
@@ -25,8 +26,8 @@ from s3flow.config.units import (
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow
 from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
+from s3flow.state.address import StateAddress
 
-STATE_SCHEME = "sqlite:///"
 LISTEN_OFF = ("", "off")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -39,13 +40,7 @@ def _name(value: str) -> str:
 
 
 def _state(value: str) -> str:
-    if value.startswith("mysql:"):
-        raise ValueError("is MySQL, which this version does not support: use sqlite:////path")
-    if not value.startswith(STATE_SCHEME) or len(value) == len(STATE_SCHEME):
-        raise ValueError(
-            'is not a state database: write "sqlite:////var/lib/s3flow/state.db" (absolute) '
-            'or "sqlite:///state.db" (beside the configuration)'
-        )
+    parse_state(value)
     return value
 
 
@@ -114,7 +109,9 @@ Name = Annotated[str, AfterValidator(_name)]
 class DaemonSettings(_Table):
     """The process: its state, its limits and what it shows."""
 
-    state: Annotated[str, AfterValidator(_state)] = "sqlite:////var/lib/s3flow/state.db"
+    state: Annotated[str, AfterValidator(_state), Field(repr=False)] = (
+        "sqlite:////var/lib/s3flow/state.db"
+    )
     queue: Annotated[str, AfterValidator(_queue)] = "local"
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9440"  # "": no listener
     allow_remote_metrics: bool = False
@@ -129,9 +126,14 @@ class DaemonSettings(_Table):
     log_interval: Positive = 10.0
 
     @property
+    def state_address(self) -> StateAddress:
+        """Where the state is; a file's path is absolute once `load` has read the settings."""
+        return parse_state(self.state).address
+
+    @property
     def state_path(self) -> Path:
         """The file of the SQLite database; absolute once `load` has read the settings."""
-        return Path(self.state.removeprefix(STATE_SCHEME))
+        return Path(self.state.removeprefix(SQLITE))
 
 
 class S3Endpoint(_Table):
@@ -240,7 +242,7 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Give the values that must never be shown, for the log's redaction."""
-        found: list[str] = []
+        found = [*parse_state(self.daemon.state).secrets]
         for endpoint in self.endpoints.values():
             if isinstance(endpoint, S3Endpoint):
                 found += (

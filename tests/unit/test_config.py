@@ -330,7 +330,7 @@ def test_file_that_is_no_utf8(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ('state = "mysql://u:p@db/x"', "daemon.state: the value is MySQL, which this version"),
+        ('state = "mysql://u:p@db"', "daemon.state: the value names no database: write"),
         ('state = "sqlite:///"', "daemon.state: the value is not a state database"),
         ('queue = "redis://h"', "daemon.queue: the value is not supported by this version"),
         ('listen = "9440"', "daemon.listen: '9440' is not an address"),
