@@ -28,7 +28,8 @@ from s3flow.observe.board import Board
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.process import Ending, allow_open_files, usable_cpus
-from s3flow.state import SqliteState, open_sqlite
+from s3flow.state.sqlite import open_sqlite
+from s3flow.state.store import SqlState
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.s3 import S3Settings
 
@@ -209,7 +210,7 @@ class Work:
             return self._ending(daemon, board.last), board.last
 
     def _crew(
-        self, state: SqliteState, wirings: Sequence[Wiring], tell: Emit
+        self, state: SqlState, wirings: Sequence[Wiring], tell: Emit
     ) -> tuple[Pace, Crew, list[Coroutine[Any, Any, None]]]:
         """Choose between workers in this process and processes of their own; and what keeps these."""
         settings = self.settings.daemon

@@ -9,12 +9,13 @@ from s3flow.errors import ConfigError, StateEmpty
 from s3flow.model import Flow
 from s3flow.observe.board import read_snapshots
 from s3flow.observe.progress import FlowSnapshot, snapshot
-from s3flow.state import SqliteState, open_sqlite
+from s3flow.state.sqlite import open_sqlite
+from s3flow.state.store import SqlState
 
 Failure = tuple[str, bytes, str, str]  # bucket, key, reason, message
 
 
-async def known_state(settings: Settings) -> SqliteState | None:
+async def known_state(settings: Settings) -> SqlState | None:
     """Open the state for reading; None when nothing has run yet."""
     try:
         return await open_sqlite(settings.daemon.state_path, read_only=True)

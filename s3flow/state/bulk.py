@@ -14,10 +14,12 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from s3flow.state.steps import Select, Values
+
 ROWS = 512  # in one statement at most: 17 columns each stay far below SQLite's 32,766 parameters
 
 
-def write(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+def write(db: sqlite3.Connection, statement: str, rows: Sequence[Values]) -> None:
     """Run *statement*, which has {rows} in the place of its VALUES, for all of *rows*."""
     start, left, size = 0, len(rows), ROWS
     while left:
@@ -29,19 +31,25 @@ def write(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object
         left -= size
 
 
-def read(db: sqlite3.Connection, statement: str, values: Sequence[object]) -> list[list[Any]]:
-    """Give all rows of a statement made by `as_one`."""
-    (text,) = db.execute(statement, values).fetchone()
+def read(db: sqlite3.Connection, select: Select, values: Values) -> list[list[Any]]:
+    """Give all rows of *select*, which come as one JSON text."""
+    (text,) = db.execute(as_one(select), values).fetchone()
     rows: list[list[Any]] = json.loads(text)
+    decode = bytes.fromhex
+    for column in select.keys:
+        for row in rows:
+            row[column] = decode(row[column])
     return rows
 
 
-def as_one(columns: str, rest: str) -> str:
-    """Make a SELECT of *columns* that answers with one JSON array. JSON knows no bytes: use hex().
-
-    *rest* ends in a LIMIT: only then is its order sure to survive being a subquery.
-    """
-    return f"SELECT json_group_array(json_array({columns})) FROM (SELECT * {rest})"  # noqa: S608
+@lru_cache(maxsize=512)
+def as_one(select: Select) -> str:
+    """Make a SELECT that answers with one JSON array. JSON knows no bytes: keys go as hex."""
+    columns = ", ".join(
+        f"hex({name})" if number in select.keys else name
+        for number, name in enumerate(select.columns)
+    )
+    return f"SELECT json_group_array(json_array({columns})) FROM (SELECT * {select.rest})"  # noqa: S608
 
 
 @lru_cache(maxsize=128)

@@ -1,19 +1,19 @@
 """What workers report goes into the state: outcomes, uploads that were begun, retries.
 
-All functions run inside the caller's transaction. A row is read before it is changed, in the same
+All functions are steps of the caller's transaction. A row is read before it is changed, in the same
 transaction: that is the fence, and what makes the totals exact.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from s3flow.errors import PathConflict
 from s3flow.model import Change, State, Transfer
-from s3flow.state import bulk, sql
+from s3flow.state import sql
+from s3flow.state.steps import Bulk, Each, Execute, Fetch, FetchMany, Steps
 from s3flow.state.totals import Deltas, Line
 
 MESSAGE_LIMIT = 1000  # characters; some servers answer with whole pages
@@ -46,26 +46,25 @@ class Current(NamedTuple):
         return self.flow_id, self.bucket_id, self.state, self.reason, self.method, self.proof
 
 
-def current(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Current]:
+def current(ids: Iterable[int]) -> Steps[dict[int, Current]]:
     """Read rows by id; those that do not exist are left out."""
     found: dict[int, Current] = {}
     rest = iter(ids)
     while batch := list(islice(rest, _BATCH)):
-        for row in bulk.read(db, sql.in_list(sql.CURRENT, len(batch)), batch):
-            row[-1] = bytes.fromhex(row[-1])
+        for row in (yield FetchMany(sql.any_of(sql.CURRENT, len(batch)), batch)):
             found[row[0]] = Current._make(row)
     return found
 
 
-def abandon(db: sqlite3.Connection, row: Current) -> None:
+def abandon(row: Current) -> Steps[None]:
     """Keep the row's upload id for a sweep: the row is not going to name it any more."""
     if row.upload_id:
-        db.execute(sql.ABANDON, (row.flow_id, row.upload_id, row.bucket_id, row.object_key))
+        yield Execute(sql.ABANDON, (row.flow_id, row.upload_id, row.bucket_id, row.object_key))
 
 
-def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Transfer]:
+def save(changes: Sequence[Change], now: int) -> Steps[list[Transfer]]:
     """Record *changes* in their order; give the transfers whose rows are pending or were fenced."""
-    rows = current(db, {change.transfer.id for change in changes})
+    rows = yield from current({change.transfer.id for change in changes})
     deltas, versions = Deltas(), []
     updates: dict[int, tuple[object, ...]] = {}  # by row, of which a batch may change one twice
     open_again: list[Transfer] = []
@@ -76,7 +75,7 @@ def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Tr
             continue
         after = _after(row, change)
         if after.upload_id and after.state >= sql.FIRST_FINAL:
-            abandon(db, after)
+            yield from abandon(after)
             after = after._replace(upload_id=None)
         old_line, line = row.line, after.line
         if line != old_line or after.size != row.size:
@@ -104,10 +103,10 @@ def save(db: sqlite3.Connection, changes: Sequence[Change], now: int) -> list[Tr
             change.part_size,
             now,
         )
-    bulk.write(db, sql.SAVE, list(updates.values()))
+    yield Bulk(sql.SAVE, list(updates.values()))
     if versions:
-        db.executemany(sql.SET_VERSION, versions)
-    deltas.write(db)
+        yield Each(sql.SET_VERSION, versions)
+    yield from deltas.write()
     return open_again
 
 
@@ -140,44 +139,40 @@ def _after(row: Current, change: Change) -> Current:
     )
 
 
-def remember_upload(
-    db: sqlite3.Connection, transfer: Transfer, upload_id: str, part_size: int, now: int
-) -> None:
+def remember_upload(transfer: Transfer, upload_id: str, part_size: int, now: int) -> Steps[None]:
     """Write the upload id into the transfer's row, or among the abandoned ones if fenced off."""
-    row = current(db, (transfer.id,)).get(transfer.id)
+    row = (yield from current((transfer.id,))).get(transfer.id)
     if row is None:
         return
     if row.generation != transfer.generation:
-        abandon(db, row._replace(upload_id=upload_id))
+        yield from abandon(row._replace(upload_id=upload_id))
         return
     if row.upload_id != upload_id:
-        abandon(db, row)
+        yield from abandon(row)
     after = row._replace(state=_TRANSFERRING)
     deltas = Deltas()
     deltas.count(row.line, -1, -row.size)
     deltas.count(after.line, 1, row.size)
-    deltas.write(db)
-    db.execute(sql.SET_UPLOAD, (_TRANSFERRING, upload_id or None, part_size, now, row.id))
+    yield from deltas.write()
+    yield Execute(sql.SET_UPLOAD, (_TRANSFERRING, upload_id or None, part_size, now, row.id))
 
 
-def retry(
-    db: sqlite3.Connection, flow_id: int, reason: str | None, after: int, now: int
-) -> list[int]:
+def retry(flow_id: int, reason: str | None, after: int, now: int) -> Steps[list[int]]:
     """Send the next slice of failed rows with ids over *after* back to work; give their ids.
 
     Whose place at the target belongs to another is for the next scan to decide again: a worker
     would write over the other's copy.
     """
-    found = db.execute(sql.FAILED_IDS, (flow_id, after, reason, reason))
+    found = yield Fetch(sql.FAILED_IDS, (flow_id, after, reason, reason))
     ids = [row_id for (row_id,) in found]
     deltas, updates = Deltas(), []
-    for row in current(db, ids).values():
+    for row in (yield from current(ids)).values():
         state, why = State.DISCOVERED, ""
         if row.reason == PathConflict.reason:
             state, why = State.SKIPPED, row.reason
         deltas.count(row.line, -1, -row.size)
         deltas.count((flow_id, row.bucket_id, sql.CODES[state], why, "", ""), 1, row.size)
         updates.append((sql.CODES[state], why, now, row.id))
-    db.executemany(sql.TRY_AGAIN, updates)
-    deltas.write(db)
+    yield Each(sql.TRY_AGAIN, updates)
+    yield from deltas.write()
     return ids

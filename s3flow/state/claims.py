@@ -1,22 +1,30 @@
-"""Who works on what, in memory: with SQLite the lock on the file is the lease of all its rows."""
+"""Who works on what, in memory: one daemon has the whole state, so its lease is that of all rows."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from s3flow.model import Transfer
-from s3flow.state import bulk, sql
+from s3flow.state import sql
+from s3flow.state.steps import Fetch, FetchMany, Steps
 
 # Nothing is told to wait for so long: the clock was ahead when it was, and has been put back.
 FURTHEST = 3_600_000  # milliseconds
 
 
-class Claims:
-    """The ids that workers of this process hold, and how far fresh rows were handed out.
+class Taken(NamedTuple):
+    """Transfers that may be handed out, and the id up to which fresh rows were looked at."""
 
-    Used on the database's thread only, after the transaction that it follows is durable.
+    transfers: list[Transfer]
+    reached: int
+
+
+class Claims:
+    """The ids that workers of this daemon hold, and how far fresh rows were handed out.
+
+    Changed only between the reads and transactions of the database, never during one: a transaction
+    may be repeated.
     """
 
     def __init__(self) -> None:
@@ -24,15 +32,14 @@ class Claims:
         self._reached: dict[str, int] = {}  # ids up to here are final, waiting or held
         self._buckets: dict[int, str] = {}
 
-    def take(
-        self, db: sqlite3.Connection, flow: str, flow_id: int, limit: int, now: int
-    ) -> list[Transfer]:
-        """Claim up to *limit* rows that may be worked on at *now* (milliseconds).
+    def find(self, flow: str, flow_id: int, limit: int, now: int) -> Steps[Taken]:
+        """Find up to *limit* rows that may be worked on at *now* (milliseconds).
 
         Interrupted ones come first; then those whose wait is over, which were discovered before
         whatever nobody has touched; then the rest.
         """
-        taken: list[Transfer] = []
+        taken: dict[int, Transfer] = {}
+        reached = self._reached.get(flow, 0)
         for statement, time in (
             (sql.CLAIM_INTERRUPTED, now),
             (sql.CLAIM_WAITING, now),
@@ -40,36 +47,37 @@ class Claims:
         ):
             if len(taken) < limit:
                 enough = limit + len(self.held)
-                rows = bulk.read(db, statement, (flow_id, time, enough))
-                self._collect(db, rows, flow, limit, taken)
+                rows = yield FetchMany(statement, (flow_id, time, enough))
+                yield from self._collect(rows, flow, limit, taken)
         while (missing := limit - len(taken)) > 0:
-            rows = bulk.read(db, sql.CLAIM_FRESH, (flow_id, self._reached.get(flow, 0), missing))
-            self._collect(db, rows, flow, limit, taken)
+            rows = yield FetchMany(sql.CLAIM_FRESH, (flow_id, reached, missing))
+            yield from self._collect(rows, flow, limit, taken)
             if rows:
-                self._reached[flow] = rows[-1][0]
+                reached = rows[-1][0]
             if len(rows) < missing:
                 break
-        return taken
+        return Taken(list(taken.values()), reached)
+
+    def hold(self, flow: str, taken: Taken) -> None:
+        """Note what `find` found as handed out."""
+        self._reached[flow] = taken.reached
+        self.held.update(it.id for it in taken.transfers)
 
     def _collect(
-        self,
-        db: sqlite3.Connection,
-        rows: list[list[Any]],
-        flow: str,
-        limit: int,
-        taken: list[Transfer],
-    ) -> None:
+        self, rows: Sequence[Sequence[Any]], flow: str, limit: int, taken: dict[int, Transfer]
+    ) -> Steps[None]:
         """Add free rows to *taken* until it has *limit*."""
         held, states, buckets = self.held, sql.STATES, self._buckets
         for row in rows:
             # The columns are in the order of the fields: see `sql._CLAIMED`.
             row_id, bucket_id, key, size, etag, modified, storage_class, state, *rest = row
-            if row_id in held:
+            if row_id in held or row_id in taken:
                 continue
-            bucket = buckets.get(bucket_id) or self._bucket(db, bucket_id)
-            version = (bytes.fromhex(key), size, etag, modified, storage_class)
-            taken.append(Transfer._make((row_id, flow, bucket, *version, states[state], *rest)))
-            held.add(row_id)
+            if bucket_id not in buckets:
+                [(buckets[bucket_id],)] = yield Fetch(sql.BUCKET_NAME, (bucket_id,))
+            version = (key, size, etag, modified, storage_class)
+            place = (row_id, flow, buckets[bucket_id])
+            taken[row_id] = Transfer._make((*place, *version, states[state], *rest))
             if len(taken) == limit:
                 break
 
@@ -83,6 +91,10 @@ class Claims:
         """Give transfers up as they were."""
         self.end((transfer.id for transfer in transfers), transfers)
 
+    def free(self, waiting: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """Give the times of those (id, time) that nobody holds."""
+        return (time for row_id, time in waiting if row_id not in self.held)
+
     def look_again(self, flow: str, row_id: int) -> None:
         """Say that a row became claimable (again)."""
         if row_id <= self._reached.get(flow, 0):
@@ -91,8 +103,3 @@ class Claims:
     def forget(self, flow: str) -> None:
         """Start from the first row again."""
         self._reached.pop(flow, None)
-
-    def _bucket(self, db: sqlite3.Connection, bucket_id: int) -> str:
-        (name,) = db.execute(sql.BUCKET_NAME, (bucket_id,)).fetchone()
-        self._buckets[bucket_id] = str(name)
-        return str(name)

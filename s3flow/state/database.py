@@ -16,15 +16,17 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from s3flow.errors import StateEmpty, StateError
-from s3flow.state import sql
+from s3flow.state import bulk, sql
+from s3flow.state.lock import StateLock
+from s3flow.state.steps import Add, Bulk, Each, Execute, Fetch, FetchMany, Insert, Step, Steps, Work
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+After = Callable[[T], object]
 
 APPLICATION_ID = 0x53336657  # "S3fW", in the file's header
 CHECKED_AFTER_CRASH = 64 * 1024 * 1024  # bytes; quick_check reads them all, in well under a second
@@ -58,44 +60,57 @@ class _Thread(aiosqlite.Connection):
         return result
 
 
-class Database:
+class SqliteDatabase:
     """An open state file. Everything sqlite3 raises comes out as `StateError`."""
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
+    def __init__(self, path: Path, lock: StateLock | None, *, read_only: bool) -> None:
         self.path = path
+        self._lock = lock
         self.read_only = read_only
         self._thread = _Thread(self._connect, iter_chunk_size=1)
         self._failure: Exception | None = None
 
     @classmethod
-    async def open(cls, path: Path, *, read_only: bool) -> Database:
-        """Open the absolute *path*; unless *read_only*, create it or bring it up to date."""
-        database = cls(path, read_only=read_only)
+    async def open(cls, path: Path, lock: StateLock | None, *, read_only: bool) -> SqliteDatabase:
+        """Open the absolute *path*; unless *read_only*, create it or bring it up to date.
+
+        The *lock* is given up with it, if it could be opened.
+        """
+        database = cls(path, lock, read_only=read_only)
         await database._thread
         if database._failure is not None:
             await database._thread.close()
             raise database._failure
         return database
 
-    async def read(self, work: Work[T]) -> T:
-        """Run *work* outside a transaction: each statement sees what is committed."""
-        return await self._run(lambda: work(self._db))
+    async def read(self, work: Work[T], after: After[T] | None = None) -> T:
+        """Run *work* outside a transaction: each statement sees what is committed. Then *after*."""
+        return await self._run(lambda: self._look(work, after))
 
-    async def write(self, work: Work[T], after: Callable[[T], object] | None = None) -> T:
+    async def write(self, work: Work[T], after: After[T] | None = None) -> T:
         """Run *work* in one transaction, then *after* with its result, only if that is durable."""
         if self.read_only:
             raise StateError(f"state {self.path} is open for reading only")
         return await self._run(lambda: self._transact(work, after))
 
+    @property
+    def lease(self) -> tuple[int, ...]:
+        """Descriptors that other processes inherit so that the lock outlives this one with them."""
+        return () if self._lock is None else (self._lock.fileno(),)
+
     async def close(self) -> None:
-        """Close the connection; the last one to go folds the WAL into the file."""
+        """Close the connection, and give up the lock; the last one to go folds the WAL into the file."""
         try:
             if not self.read_only:
                 # Without the mark, on a full disk say, the next start looks for damage: no harm.
                 with contextlib.suppress(StateError):
                     await self.write(_mark_clean)
         finally:
-            await self._thread.close()
+            try:
+                await self._thread.close()
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
 
     def explain(self, error: sqlite3.Error) -> StateError:
         """Say in words what SQLite's error means and what to do about it."""
@@ -113,12 +128,18 @@ class Database:
                 raise
             raise StateError(f"state {self.path} is closed") from error
 
-    def _transact(self, work: Work[T], after: Callable[[T], object] | None) -> T:
+    def _look(self, work: Work[T], after: After[T] | None) -> T:
+        result = run_steps(self._db, work())
+        if after is not None:
+            after(result)
+        return result
+
+    def _transact(self, work: Work[T], after: After[T] | None) -> T:
         # IMMEDIATE: a transaction that reads first and writes later cannot wait for a lock and
         # fails with SQLITE_BUSY_SNAPSHOT at once.
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            result = work(self._db)
+            result = run_steps(self._db, work())
             self._db.execute("COMMIT")
         except BaseException:
             # SQLite ends the transaction itself after some errors (full disk, I/O).
@@ -175,7 +196,7 @@ class Database:
         db.execute("PRAGMA cache_size = -16384")
         db.execute("PRAGMA temp_store = MEMORY")
         if version < len(sql.migrations("sqlite")):
-            self._transact(lambda _: self._migrate(version), None)
+            self._transact(lambda: self._migrate(version), None)
         self._check_after_crash()
 
     def _read_version(self) -> int:
@@ -205,12 +226,12 @@ class Database:
             )
         return version
 
-    def _migrate(self, version: int) -> None:
+    def _migrate(self, version: int) -> Steps[None]:
         for script in sql.migrations("sqlite")[version:]:
             for statement in split(script):
-                self._db.execute(statement)
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.execute(sql.SET_META, ("version", str(len(sql.migrations("sqlite")))))
+                yield Execute(statement)
+        yield Execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        yield Execute(sql.SET_META, ("version", str(len(sql.migrations("sqlite")))))
 
     def _check_after_crash(self) -> None:
         """Look for damage if the last user of the file did not close it and looking is cheap."""
@@ -221,6 +242,43 @@ class Database:
                 finding = str(answer).splitlines()[-1]
                 raise StateError(f"state {self.path} is damaged ({finding}): {_START_OVER}")
         self._db.execute(sql.SET_META, ("clean", "0"))
+
+
+def run_steps(db: sqlite3.Connection, steps: Steps[T]) -> T:
+    """Run *steps* to their end and give what they return."""
+    answer: Any = None
+    try:
+        while True:
+            step = steps.send(answer)
+            answer = _STEPS[type(step)](db, step)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _add(db: sqlite3.Connection, step: Add) -> bool:
+    db.execute("SAVEPOINT rows")
+    try:
+        bulk.write(db, *step)
+    except sqlite3.IntegrityError:
+        db.execute("ROLLBACK TO rows")
+        return False
+    else:
+        return True
+    finally:
+        if db.in_transaction:  # a full disk ends it
+            db.execute("RELEASE rows")
+
+
+_STEPS: dict[type[Step], Callable[[sqlite3.Connection, Any], Any]] = {
+    Fetch: lambda db, step: db.execute(*step).fetchall(),
+    FetchMany: lambda db, step: bulk.read(db, *step),
+    Execute: lambda db, step: db.execute(*step).rowcount,
+    Insert: lambda db, step: db.execute(*step).lastrowid,
+    Each: lambda db, step: db.executemany(*step),
+    Bulk: lambda db, step: bulk.write(db, *step),
+    Add: _add,
+}
 
 
 def split(script: str) -> list[str]:
@@ -245,5 +303,5 @@ def _create(path: Path) -> None:
         ) from error
 
 
-def _mark_clean(db: sqlite3.Connection) -> None:
-    db.execute(sql.SET_META, ("clean", "1"))
+def _mark_clean() -> Steps[None]:
+    yield Execute(sql.SET_META, ("clean", "1"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 
 from s3flow.errors import FlowChanged, StateError
 from s3flow.model import Flow, Sample, Scan, ScanSummary
 from s3flow.state import sql
+from s3flow.state.steps import Execute, Fetch, Insert, Steps, first
 
 KEPT_SCANS = 100
 SAMPLE_SPACING = 1.0  # seconds
@@ -40,106 +40,108 @@ def refuse_difference(flow: Flow, recorded: str) -> None:
         )
 
 
-def find_flow(db: sqlite3.Connection, name: str) -> int | None:
+def find_flow(name: str) -> Steps[int | None]:
     """Give the flow's id, None if the state does not know it."""
-    row = db.execute(sql.FLOW_ID, (name,)).fetchone()
+    row = first((yield Fetch(sql.FLOW_ID, (name,))))
     return None if row is None else int(row[0])
 
 
-def need_flow(db: sqlite3.Connection, name: str) -> int:
+def need_flow(name: str) -> Steps[int]:
     """Give the flow's id; raise `StateError` if it was never opened or is forgotten."""
-    flow_id = find_flow(db, name)
+    flow_id = yield from find_flow(name)
     if flow_id is None:
         raise StateError(f"the state knows no flow {name!r}: it was forgotten, or never opened")
     return flow_id
 
 
-def open_flow(db: sqlite3.Connection, flow: Flow, now: float) -> None:
+def open_flow(flow: Flow, now: float) -> Steps[None]:
     """Begin the flow, or check that it is the one on record."""
-    row = db.execute(sql.FLOW, (flow.name,)).fetchone()
+    row = first((yield Fetch(sql.FLOW, (flow.name,))))
     if row is None:
-        db.execute(sql.ADD_FLOW, (flow.name, json.dumps(fingerprint(flow)), now))
+        yield Insert(sql.ADD_FLOW, (flow.name, json.dumps(fingerprint(flow)), now))
     else:
         refuse_difference(flow, row[1])
 
 
-def begin_scan(db: sqlite3.Connection, name: str, now: float) -> tuple[Scan, bool]:
+def begin_scan(name: str, now: float) -> Steps[tuple[Scan, bool]]:
     """Continue the flow's unfinished scan (True) or begin one."""
-    flow_id = need_flow(db, name)
-    _, _, adopting = db.execute(sql.FLOW, (name,)).fetchone()
-    row = db.execute(sql.UNFINISHED_SCAN, (flow_id,)).fetchone()
+    flow_id = yield from need_flow(name)
+    [(_, _, adopting)] = yield Fetch(sql.FLOW, (name,))
+    row = first((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
     if row is not None:
         return Scan(row[0], name, bool(adopting), row[1]), True
-    added = db.execute(sql.ADD_SCAN, (flow_id, now)).lastrowid
-    return Scan(added or 0, name, bool(adopting), now), False
+    added = yield Insert(sql.ADD_SCAN, (flow_id, now))
+    return Scan(added, name, bool(adopting), now), False
 
 
-def list_again(db: sqlite3.Connection, name: str) -> None:
+def list_again(name: str) -> Steps[None]:
     """Forget which buckets the unfinished scan has listed to their end."""
-    row = db.execute(sql.UNFINISHED_SCAN, (find_flow(db, name),)).fetchone()
+    flow_id = yield from find_flow(name)
+    row = first((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
     if row is not None:
-        db.execute(sql.DROP_DONE_RANGES, (row[0], row[0]))
+        yield Execute(sql.DROP_DONE_RANGES, (row[0], row[0]))
 
 
-def finish_scan(db: sqlite3.Connection, scan: Scan, now: float) -> None:
+def finish_scan(scan: Scan, now: float) -> Steps[None]:
     """End the scan and drop what only it needed. Ending it twice is harmless."""
-    flow_id = need_flow(db, scan.flow)
-    if db.execute(sql.END_SCAN, (now, scan.id)).rowcount:
-        db.execute(sql.SET_ADOPTED, (flow_id,))
-        db.execute(sql.DROP_RANGES, (flow_id,))
-        db.execute(sql.PRUNE_SCANS, (flow_id, scan.id - KEPT_SCANS))
-        db.execute(sql.DROP_EMPTY_TOTALS, (flow_id,))
-        db.execute(sql.SET_META, (_draining(flow_id), str(now)))
+    flow_id = yield from need_flow(scan.flow)
+    if (yield Execute(sql.END_SCAN, (now, scan.id))):
+        yield Execute(sql.SET_ADOPTED, (flow_id,))
+        yield Execute(sql.DROP_RANGES, (flow_id,))
+        yield Execute(sql.PRUNE_SCANS, (flow_id, scan.id - KEPT_SCANS))
+        yield Execute(sql.DROP_EMPTY_TOTALS, (flow_id,))
+        yield Execute(sql.SET_META, (_draining(flow_id), str(now)))
 
 
-def drained(db: sqlite3.Connection, name: str) -> None:
+def drained(name: str) -> Steps[None]:
     """Note that all that the last finished scan has found is done."""
-    db.execute(sql.DROP_META, (_draining(find_flow(db, name)),))
+    flow_id = yield from find_flow(name)
+    yield Execute(sql.DROP_META, (_draining(flow_id),))
 
 
 def _draining(flow_id: int | None) -> str:
     return f"draining/{flow_id}"
 
 
-def last_scan(db: sqlite3.Connection, name: str) -> ScanSummary:
+def last_scan(name: str) -> Steps[ScanSummary]:
     """Sum up the last finished scan."""
-    flow_id = find_flow(db, name)
-    unfinished = db.execute(sql.UNFINISHED_SCAN, (flow_id,)).fetchone() is not None
-    finished, listed = db.execute(sql.FINISHED_SCAN, (flow_id,)).fetchone() or (None, 0)
-    draining = db.execute(sql.GET_META, (_draining(flow_id),)).fetchone() is not None
+    flow_id = yield from find_flow(name)
+    unfinished = bool((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
+    finished, listed = first((yield Fetch(sql.FINISHED_SCAN, (flow_id,)))) or (None, 0)
+    draining = bool((yield Fetch(sql.GET_META, (_draining(flow_id),))))
     return ScanSummary(finished, unfinished, listed, drained=not draining)
 
 
-def add_sample(db: sqlite3.Connection, name: str, sample: Sample) -> None:
+def add_sample(name: str, sample: Sample) -> Steps[None]:
     """Keep the sample unless it follows another too closely; drop the old ones.
 
     Samples from the future are dropped too: the clock was put back.
     """
-    flow_id = need_flow(db, name)
-    db.execute(sql.DROP_SAMPLES, (flow_id, sample.at - SAMPLES_KEPT, sample.at))
-    (last,) = db.execute(sql.LAST_SAMPLE, (flow_id,)).fetchone()
+    flow_id = yield from need_flow(name)
+    yield Execute(sql.DROP_SAMPLES, (flow_id, sample.at - SAMPLES_KEPT, sample.at))
+    [(last,)] = yield Fetch(sql.LAST_SAMPLE, (flow_id,))
     if last is None or sample.at - last >= SAMPLE_SPACING:
-        db.execute(sql.ADD_SAMPLE, (flow_id, *sample))
+        yield Execute(sql.ADD_SAMPLE, (flow_id, *sample))
 
 
-def unname(db: sqlite3.Connection, name: str) -> bool:
+def unname(name: str) -> Steps[bool]:
     """Make the flow unknown at once; `sweep` removes its rows. False when it was so already."""
-    flow_id = find_flow(db, name)
+    flow_id = yield from find_flow(name)
     if flow_id is None:
         return False
-    db.execute(sql.UNNAME_FLOW, (flow_id,))
-    db.execute(sql.DROP_META, (_draining(flow_id),))
-    db.execute(sql.DROP_RANGES, (flow_id,))
+    yield Execute(sql.UNNAME_FLOW, (flow_id,))
+    yield Execute(sql.DROP_META, (_draining(flow_id),))
+    yield Execute(sql.DROP_RANGES, (flow_id,))
     for statement in sql.DROP_OF_FLOW:
-        db.execute(statement, (flow_id,))
+        yield Execute(statement, (flow_id,))
     return True
 
 
-def sweep(db: sqlite3.Connection) -> bool:
+def sweep() -> Steps[bool]:
     """Remove a slice of the rows of forgotten flows; True while there may be more."""
-    row = db.execute(sql.UNNAMED_FLOWS).fetchone()
+    row = first((yield Fetch(sql.UNNAMED_FLOWS)))
     if row is None:
         return False
-    if not db.execute(sql.DROP_OBJECTS, row).rowcount:
-        db.execute(sql.DROP_FLOW, row)
+    if not (yield Execute(sql.DROP_OBJECTS, row)):
+        yield Execute(sql.DROP_FLOW, row)
     return True

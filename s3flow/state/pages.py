@@ -1,49 +1,47 @@
 """A merged page of the listing goes into the state: new rows, new versions, and what is gone.
 
-Runs inside the caller's transaction.
+All are steps of the caller's transaction.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from s3flow.errors import SourceGone, StateError
 from s3flow.model import Discovered, PageChanges, Scan, State
-from s3flow.state import bulk, sql
+from s3flow.state import sql
 from s3flow.state.changes import MESSAGE_LIMIT, Current, abandon, current
+from s3flow.state.steps import Add, Each, Execute, Fetch, Insert, Steps, first
 from s3flow.state.totals import Deltas
 
 _TRANSFERRING = sql.CODES[State.TRANSFERRING]
 
 
-def apply_page(
-    db: sqlite3.Connection, scan: Scan, page: PageChanges, merge: PageMerge
-) -> list[int]:
+def apply_page(scan: Scan, page: PageChanges, merge: PageMerge) -> Steps[list[int]]:
     """Record a merged page with its cursor; give the ids of rows that got another version.
 
     A page that is recorded already changes nothing.
     """
-    row = db.execute(sql.RANGE, (scan.id, merge.bucket_id, page.start)).fetchone()
+    row = first((yield Fetch(sql.RANGE, (scan.id, merge.bucket_id, page.start))))
     last, end, done = row or (b"", None, False)
     # The caller of an earlier, identical call may have been cancelled after it was committed.
     if row is not None and (done or (page.cursor <= last and not page.done)):
         return []
-    if not db.execute(sql.COUNT_LISTED, (page.listed, page.listed_bytes, scan.id)).rowcount:
+    if not (yield Execute(sql.COUNT_LISTED, (page.listed, page.listed_bytes, scan.id))):
         raise StateError(f"scan {scan.id} of flow {scan.flow!r} is over or was forgotten")
     if row is None and page.start:
         raise StateError(f"scan {scan.id} of flow {scan.flow!r} has no range from {page.start!r}")
-    changed = [*page.changed, *merge.insert(page.new)]
-    merge.supersede(changed)
-    merge.vanish(page.vanished)
+    changed = [*page.changed, *(yield from merge.insert(page.new))]
+    yield from merge.supersede(changed)
+    yield from merge.vanish(page.vanished)
     place = (scan.id, merge.bucket_id)
     if page.cut is not None:
         if page.done or page.cut <= page.cursor or (end is not None and page.cut >= end):
             raise StateError(f"a range of keys cannot be cut outside of what is left: {page.cut!r}")
-        db.execute(sql.SET_RANGE, (*place, page.cut, page.cut, end, False))
+        yield Execute(sql.SET_RANGE, (*place, page.cut, page.cut, end, False))
         end = page.cut
-    db.execute(sql.SET_RANGE, (*place, page.start, page.cursor, end, page.done))
-    merge.deltas.write(db)
+    yield Execute(sql.SET_RANGE, (*place, page.start, page.cursor, end, page.done))
+    yield from merge.deltas.write()
     return [row_id for row_id, _ in changed]
 
 
@@ -54,48 +52,41 @@ class PageMerge:
     finds out by itself.
     """
 
-    __slots__ = ("_db", "_flow_id", "_held", "_next_id", "_now", "bucket_id", "deltas")
+    __slots__ = ("_flow_id", "_held", "_next_id", "_now", "bucket_id", "deltas")
 
     def __init__(
         self,
-        db: sqlite3.Connection,
         flow_id: int,
-        bucket: str,
+        bucket_id: int,
         *,
         first_id: int,
         now: int,
         held: set[int],
     ) -> None:
-        self._db = db
         self._flow_id = flow_id
         self._next_id = first_id
         self._now = now
         self._held = held
-        self.bucket_id = _bucket_id(db, bucket)
+        self.bucket_id = bucket_id
         self.deltas = Deltas()
 
-    def insert(self, items: Sequence[Discovered]) -> list[tuple[int, Discovered]]:
+    def insert(self, items: Sequence[Discovered]) -> Steps[list[tuple[int, Discovered]]]:
         """Add rows; give those that are there already, with their id, if their version differs."""
         if not items:
             return []
         known: list[tuple[int, Discovered]] = []
-        self._db.execute("SAVEPOINT page")
-        try:
-            self._add(items)
-        except sqlite3.IntegrityError:
-            self._db.execute("ROLLBACK TO page")
-            known, unknown = self._sort_out(items)
-            if len(unknown) == len(items):
-                raise  # not a key that is there already: the same key twice in one page
-            self._add(unknown)
-            items = unknown
-        self._db.execute("RELEASE page")
+        if not (yield Add(sql.ADD_OBJECT, self._new_rows(items))):
+            known, items = yield from self._sort_out(items)
+            if not (yield Add(sql.ADD_OBJECT, self._new_rows(items))):
+                raise StateError(
+                    "a page of the listing has one key twice: nothing of it is recorded"
+                )
         self._count(items)
         return known
 
-    def _add(self, items: Sequence[Discovered]) -> None:
+    def _new_rows(self, items: Sequence[Discovered]) -> list[tuple[object, ...]]:
         codes, flow_id, bucket, now = sql.CODES, self._flow_id, self.bucket_id, self._now
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for row_id, item in enumerate(items, self._next_id):
             key, size, etag, modified, storage_class = item.entry
             odd = not key.isascii() and not _is_utf8(key)
@@ -120,7 +111,7 @@ class PageMerge:
                     now,
                 )
             )
-        bulk.write(self._db, sql.ADD_OBJECT, rows)
+        return rows
 
     def _count(self, items: Sequence[Discovered]) -> None:
         codes, flow_id, bucket, count = sql.CODES, self._flow_id, self.bucket_id, self.deltas.count
@@ -130,24 +121,24 @@ class PageMerge:
 
     def _sort_out(
         self, items: Sequence[Discovered]
-    ) -> tuple[list[tuple[int, Discovered]], list[Discovered]]:
+    ) -> Steps[tuple[list[tuple[int, Discovered]], list[Discovered]]]:
         known, unknown = [], []
         for item in items:
             place = (self._flow_id, self.bucket_id, item.entry.key)
-            row = self._db.execute(sql.ROW_BY_KEY, place).fetchone()
+            row = first((yield Fetch(sql.ROW_BY_KEY, place)))
             if row is None:
                 unknown.append(item)
-            elif row[1:] != (item.entry.size, item.entry.etag):
+            elif tuple(row[1:]) != (item.entry.size, item.entry.etag):
                 known.append((row[0], item))
         return known, unknown
 
-    def supersede(self, changed: Sequence[tuple[int, Discovered]]) -> None:
+    def supersede(self, changed: Sequence[tuple[int, Discovered]]) -> Steps[None]:
         """Put new versions into their rows: a higher generation, and nothing of the old work left.
 
         Where the old version had begun an upload, the row says `TRANSFERRING` without an upload id:
         its next worker aborts what it finds at the key.
         """
-        rows = current(self._db, (row_id for row_id, _ in changed))
+        rows = yield from current(row_id for row_id, _ in changed)
         updates = []
         for row_id, item in changed:
             row = rows.get(row_id)
@@ -158,7 +149,7 @@ class PageMerge:
             if item.state is State.DISCOVERED and (row.upload_id or row.state == _TRANSFERRING):
                 state = _TRANSFERRING
             else:
-                abandon(self._db, row)
+                yield from abandon(row)
             line = (row.flow_id, row.bucket_id, state, item.reason, item.method, item.proof)
             self.deltas.count(line, 1, entry.size)
             updates.append(
@@ -177,29 +168,31 @@ class PageMerge:
                     row_id,
                 )
             )
-        self._db.executemany(sql.NEW_VERSION, updates)
+        yield Each(sql.NEW_VERSION, updates)
 
-    def vanish(self, ids: Sequence[int]) -> None:
+    def vanish(self, ids: Sequence[int]) -> Steps[None]:
         """Skip what the source does not list any more, unless it arrived in the meantime."""
         gone = []
-        for row in current(self._db, (it for it in ids if it not in self._held)).values():
+        rows = yield from current(it for it in ids if it not in self._held)
+        for row in rows.values():
             if row.state < sql.FIRST_FINAL or row.state == sql.FAILED:
                 self._take_out(row)
-                abandon(self._db, row)
+                yield from abandon(row)
                 skipped = sql.CODES[State.SKIPPED]
                 line = (row.flow_id, row.bucket_id, skipped, SourceGone.reason, "", "")
                 self.deltas.count(line, 1, row.size)
                 gone.append((SourceGone.reason, self._now, row.id))
-        self._db.executemany(sql.VANISH, gone)
+        yield Each(sql.VANISH, gone)
 
     def _take_out(self, row: Current) -> None:
         self.deltas.count(row.line, -1, -row.size)
         self.deltas.dropped(row.flow_id, row.dropped, "")
 
 
-def _bucket_id(db: sqlite3.Connection, name: str) -> int:
-    row = db.execute(sql.BUCKET_ID, (name,)).fetchone()
-    return int(row[0]) if row else int(db.execute(sql.ADD_BUCKET, (name,)).lastrowid or 0)
+def bucket_id(name: str) -> Steps[int]:
+    """Give the bucket's id, which it gets now if it is new."""
+    row = first((yield Fetch(sql.BUCKET_ID, (name,))))
+    return int(row[0] if row else (yield Insert(sql.ADD_BUCKET, (name,))))
 
 
 def _is_utf8(key: bytes) -> bool:

@@ -1,15 +1,16 @@
 """The statements of the state by name, and the codes that stand for states in its tables.
 
-Parameters are "?" throughout; {rows} and {ids} stand for as many as there are. Besides the last
-section, only SQLite understands what `as_one` makes: its JSON functions and hex().
+Parameters are "?" throughout; {rows} and {ids} stand for as many as there are. All are written for
+SQLite; what other databases understand as well is above the last section.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import resources
 
 from s3flow.model import State
-from s3flow.state.bulk import as_one
+from s3flow.state.steps import Select
 
 CODES: dict[State, int] = {
     State.DISCOVERED: 0,
@@ -30,6 +31,12 @@ FAILED = CODES[State.FAILED]
 def in_list(statement: str, count: int) -> str:
     """Put *count* placeholders where *statement* says {ids}."""
     return statement.format(ids=",".join("?" * count))
+
+
+@lru_cache(maxsize=512)
+def any_of(select: Select, count: int) -> Select:
+    """Put *count* placeholders where *select* says {ids}."""
+    return select._replace(rest=in_list(select.rest, count))
 
 
 def migrations(dialect: str) -> list[str]:
@@ -93,16 +100,18 @@ DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
 
 # --- objects ---------------------------------------------------------------------------------
 
-_ROW = "id, hex(object_key), size, etag, state, reason"
-ROWS = as_one(
+_ROW = ("id", "object_key", "size", "etag", "state", "reason")
+ROWS = Select(
     _ROW,
     "FROM objects WHERE flow_id = ? AND bucket_id = ? AND object_key > ? AND object_key <= ?"
     " ORDER BY object_key LIMIT ?",
+    keys=(1,),
 )
-ROWS_TO_THE_END = as_one(
+ROWS_TO_THE_END = Select(
     _ROW,
     "FROM objects WHERE flow_id = ? AND bucket_id = ? AND object_key > ?"
     " ORDER BY object_key LIMIT ?",
+    keys=(1,),
 )
 KNOWN = (
     "SELECT object_key FROM objects"
@@ -113,10 +122,24 @@ ROW_BY_KEY = (
 )
 LAST_ID = "SELECT max(id) FROM objects"
 # What totals, fences and abandoned uploads need to know of a row before it changes.
-CURRENT = as_one(
-    "id, flow_id, bucket_id, size, generation, state, reason, method, proof,"
-    " target_etag, dropped, upload_id, hex(object_key)",
-    "FROM objects WHERE id IN ({ids}) LIMIT -1",
+CURRENT = Select(
+    (
+        "id",
+        "flow_id",
+        "bucket_id",
+        "size",
+        "generation",
+        "state",
+        "reason",
+        "method",
+        "proof",
+        "target_etag",
+        "dropped",
+        "upload_id",
+        "object_key",
+    ),
+    "FROM objects WHERE id IN ({ids}) LIMIT 1000000",
+    keys=(12,),
 )
 ADD_OBJECT = (
     "INSERT INTO objects (id, flow_id, bucket_id, object_key, not_utf8, size, etag, modified,"
@@ -203,32 +226,46 @@ DROP_OBJECTS = (
 )
 
 _CLAIMED = (
-    "id, bucket_id, hex(object_key), size, etag, modified, storage_class, state, generation,"
-    " attempts, upload_id, part_size"
+    "id",
+    "bucket_id",
+    "object_key",
+    "size",
+    "etag",
+    "modified",
+    "storage_class",
+    "state",
+    "generation",
+    "attempts",
+    "upload_id",
+    "part_size",
 )
-CLAIM_INTERRUPTED = as_one(
+CLAIM_INTERRUPTED = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_interrupted"
     " WHERE flow_id = ? AND state < 10 AND upload_id IS NOT NULL AND retry_at <= ?"
     " ORDER BY id LIMIT ?",
+    keys=(2,),
 )
-CLAIM_WAITING = as_one(
+CLAIM_WAITING = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_waiting"
     " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at <= ?"
     " ORDER BY retry_at, id LIMIT ?",
+    keys=(2,),
 )
-CLAIM_STRAYED = as_one(
+CLAIM_STRAYED = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_waiting"
     " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at > ?"
     " ORDER BY retry_at, id LIMIT ?",
+    keys=(2,),
 )
-CLAIM_FRESH = as_one(
+CLAIM_FRESH = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_fresh"
     " WHERE flow_id = ? AND id > ? AND state < 10 AND retry_at = 0 AND upload_id IS NULL"
     " ORDER BY id LIMIT ?",
+    keys=(2,),
 )
 UPLOADS = (
     "SELECT upload_id FROM objects INDEXED BY objects_interrupted"
@@ -236,7 +273,7 @@ UPLOADS = (
 )
 WAITING = (
     "SELECT id, retry_at FROM objects INDEXED BY objects_waiting"
-    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 ORDER BY retry_at, id"
+    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 ORDER BY retry_at, id LIMIT ?"
 )
 FAILURES = (
     "SELECT b.name, o.object_key, o.reason, o.message"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from s3flow.state import sql
+from s3flow.state.steps import Each, Steps
 
 # flow id, bucket id, state code, reason, method, proof
 Line = tuple[int, int, int, str, str, str]
@@ -39,11 +38,11 @@ class Deltas:
                 at = (flow_id, field)
                 self._fields[at] = self._fields.get(at, 0) + step
 
-    def write(self, db: sqlite3.Connection) -> None:
+    def write(self) -> Steps[None]:
         """Put the sums into the tables; to be called last in the same transaction."""
         lines = [(*line, *sums) for line, sums in self._lines.items() if any(sums)]
         if lines:
-            db.executemany(sql.ADD_TOTAL, lines)
+            yield Each(sql.ADD_TOTAL, lines)
         fields = [(*at, objects) for at, objects in self._fields.items() if objects]
         if fields:
-            db.executemany(sql.ADD_DROPPED, fields)
+            yield Each(sql.ADD_DROPPED, fields)

@@ -30,7 +30,7 @@ from s3flow.model import (
 )
 from s3flow.policies import Mode
 from s3flow.ports import Clock, StateStore
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 
 FLOW = Flow("documents", Place("src", "bucket", b"in/"), Place("dst", "other", b"out/"))
 

@@ -19,7 +19,7 @@ from s3flow.engine.wiring import Pace, Wiring
 from s3flow.events import Emit, Event, Recorded
 from s3flow.model import OUTCOMES, Flow, Outcome, Place, Total
 from s3flow.ports import Source, StateStore, Target
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.memory import MemoryStore
 

@@ -29,7 +29,7 @@ from s3flow.events import (
     WorkerStarted,
 )
 from s3flow.model import Outcome, Transfer
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from tests.unit.lab import Lab, count
 

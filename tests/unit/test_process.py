@@ -19,7 +19,7 @@ from s3flow.config import Settings, load
 from s3flow.engine.wiring import Pace, Share
 from s3flow.errors import ConfigError, StateLocked
 from s3flow.process import usable_cpus
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 from tests.e2e import program as toml
 from tests.unit.lab import FLOW
 

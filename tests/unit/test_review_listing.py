@@ -12,7 +12,7 @@ from s3flow.engine import ranges as ranges_module
 from s3flow.engine.ranges import TOP, KeySpace
 from s3flow.errors import StateError
 from s3flow.model import MIB, Discovered, Flow, Listed, PageChanges, Place
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 
 
 def test_no_cut_parts_a_name_from_what_is_below_it_when_samples_were_dropped(

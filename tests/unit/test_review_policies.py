@@ -9,7 +9,7 @@ import pytest
 from s3flow.errors import ConnectionLost
 from s3flow.model import Outcome
 from s3flow.policies import Overwrite
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 from tests.faults import Raising, Throttling
 from tests.unit.lab import Lab, store
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3flow.state import bulk
+from s3flow.state.steps import Select
 
-READ = bulk.as_one("id, hex(name), note", "FROM things ORDER BY name LIMIT ?")
+READ = Select(("id", "name", "note"), "FROM things ORDER BY name LIMIT ?", keys=(1,))
 
 
 def things() -> sqlite3.Connection:
@@ -42,6 +43,6 @@ def test_what_is_written_is_read_back_in_order(items: list[tuple[bytes, str | No
     rows = [(number, name, note) for number, (name, note) in enumerate(items)]
     storable = [row for row in rows if row[2] is None or "\0" not in row[2]]
     bulk.write(db, "INSERT INTO things (id, name, note) VALUES {rows}", storable)
-    found = [(it, bytes.fromhex(name), note) for it, name, note in bulk.read(db, READ, (100,))]
+    found = [tuple(row) for row in bulk.read(db, READ, (100,))]
     assert found == db.execute("SELECT id, name, note FROM things ORDER BY name").fetchall()
     assert len(found) == len(storable)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from s3flow.model import State
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
 from s3flow.model import *
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 
 FLOW = Flow("documents", Place("src", "bucket", b""), Place("dst", "other", b""))
 

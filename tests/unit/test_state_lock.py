@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from s3flow.errors import StateError, StateLocked
-from s3flow.state import lock, open_sqlite
+from s3flow.state import lock
 from s3flow.state.lock import StateLock, filesystem_of, refuse_network
+from s3flow.state.sqlite import open_sqlite
 
 HOLDER = """
 import sys

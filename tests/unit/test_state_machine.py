@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from s3flow.model import Change, Discovered, Flow, Listed, PageChanges, Place, State, Transfer
-from s3flow.state import SqliteState, open_sqlite, sql
+from s3flow.state import sql
+from s3flow.state.sqlite import open_sqlite
+from s3flow.state.store import SqlState
 
 T = TypeVar("T")
 
@@ -56,12 +58,12 @@ class StateMachine(RuleBasedStateMachine):
         self.late: list[tuple[Name, Transfer]] = []
         self.pages = 0
         self.versions = 0
-        self.state: SqliteState = self.run(self._open())
+        self.state: SqlState = self.run(self._open())
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         return self.runner.run(work)
 
-    async def _open(self) -> SqliteState:
+    async def _open(self) -> SqlState:
         state = await open_sqlite(self.folder / "state.db", clock=lambda: self.now)
         await state.open_flow(FLOW)
         return state

@@ -10,8 +10,9 @@ import pytest
 
 from s3flow.errors import StateError
 from s3flow.model import Discovered, Flow, KeyRange, Listed, PageChanges, Place, ScanSummary
-from s3flow.state import open_sqlite, sql
+from s3flow.state import sql
 from s3flow.state.database import APPLICATION_ID
+from s3flow.state.sqlite import open_sqlite
 
 FLOW = Flow("documents", Place("src", "bucket", b""), Place("dst", "other", b""))
 _OF_VERSION_1 = """

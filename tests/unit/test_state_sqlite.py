@@ -26,8 +26,12 @@ from s3flow.model import (
     Scan,
     State,
 )
-from s3flow.state import SqliteState, flows, open_sqlite, sql
-from s3flow.state.database import APPLICATION_ID, split
+from s3flow.state import bulk, flows, sql
+from s3flow.state.database import APPLICATION_ID, SqliteDatabase, split
+from s3flow.state.queries import fetch
+from s3flow.state.sqlite import open_sqlite
+from s3flow.state.steps import Select
+from s3flow.state.store import SqlState
 
 FLOW = Flow("documents", Place("src", "bucket", b""), Place("dst", "other", b""))
 
@@ -38,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def state(path: Path) -> AsyncIterator[SqliteState]:
+async def state(path: Path) -> AsyncIterator[SqlState]:
     opened = await open_sqlite(path)
     await opened.open_flow(FLOW)
     yield opened
@@ -50,14 +54,15 @@ def page(keys: list[bytes], *, done: bool = False) -> PageChanges:
     return PageChanges("bucket", keys[-1], done, len(keys), 10 * len(keys), new)
 
 
-async def fill(state: SqliteState, count: int, start: int = 0) -> Scan:
+async def fill(state: SqlState, count: int, start: int = 0) -> Scan:
     scan, _ = await state.begin_scan("documents")
     await state.apply_page(scan, page([b"%08d" % n for n in range(start, start + count)]))
     return scan
 
 
-async def query(state: SqliteState, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    return await state._database.read(lambda db: db.execute(statement, values).fetchall())
+async def query(state: SqlState, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    rows = await state._database.read(lambda: fetch(statement, *values))
+    return [tuple(row) for row in rows]
 
 
 # --- the file --------------------------------------------------------------------------------
@@ -87,12 +92,12 @@ async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         await open_sqlite(tmp_path / "nowhere" / "state.db")
 
 
-async def test_commits_are_synced_and_the_journal_is_a_wal(state: SqliteState) -> None:
+async def test_commits_are_synced_and_the_journal_is_a_wal(state: SqlState) -> None:
     assert await query(state, "PRAGMA synchronous") == [(2,)]
     assert await query(state, "PRAGMA journal_mode") == [("wal",)]
 
 
-async def test_two_names_of_one_file_are_one_state(path: Path, state: SqliteState) -> None:
+async def test_two_names_of_one_file_are_one_state(path: Path, state: SqlState) -> None:
     other = path.with_name("other.db")
     other.symlink_to(path)
     with pytest.raises(StateLocked, match=rf"pid {os.getpid()} on .*state\.db\.lock"):
@@ -223,7 +228,7 @@ def test_a_script_is_split_at_statements_and_not_at_every_semicolon() -> None:
 
 
 async def test_a_full_database_loses_nothing_and_works_again_with_room(
-    state: SqliteState,
+    state: SqlState,
 ) -> None:
     scan = await fill(state, 500)
     claimed = await state.claim("documents", 500)
@@ -249,7 +254,7 @@ async def test_a_full_database_loses_nothing_and_works_again_with_room(
     assert totals == {State.DISCOVERED: 1000, State.FAILED: 500}
 
 
-async def test_a_failed_write_to_disk_is_rolled_back(state: SqliteState, path: Path) -> None:
+async def test_a_failed_write_to_disk_is_rolled_back(state: SqlState, path: Path) -> None:
     await fill(state, 500)
     claimed = await state.claim("documents", 500)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -266,9 +271,7 @@ async def test_a_failed_write_to_disk_is_rolled_back(state: SqliteState, path: P
     assert await query(state, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_a_write_waits_for_another_programs_transaction(
-    state: SqliteState, path: Path
-) -> None:
+async def test_a_write_waits_for_another_programs_transaction(state: SqlState, path: Path) -> None:
     """A transaction that reads before it takes the write lock would fail instead of waiting."""
     await fill(state, 3)
     claimed = await state.claim("documents", 3)
@@ -287,7 +290,7 @@ async def test_a_write_waits_for_another_programs_transaction(
 
 
 async def test_finished_scans_leave_no_ranges_and_old_ones_are_pruned(
-    state: SqliteState,
+    state: SqlState,
 ) -> None:
     for number in range(flows.KEPT_SCANS + 20):
         await state.finish_scan(await fill(state, 1, start=number))
@@ -295,7 +298,7 @@ async def test_finished_scans_leave_no_ranges_and_old_ones_are_pruned(
     assert await query(state, "SELECT count(*) FROM scans") == [(flows.KEPT_SCANS + 1,)]
 
 
-async def test_messages_are_kept_short(state: SqliteState) -> None:
+async def test_messages_are_kept_short(state: SqlState) -> None:
     await fill(state, 1)
     (transfer,) = await state.claim("documents", 1)
     await state.save([Change(transfer, State.FAILED, "refused", "m" * 100_000)])
@@ -303,7 +306,7 @@ async def test_messages_are_kept_short(state: SqliteState) -> None:
     assert message == "m" * 1000
 
 
-async def test_ids_are_not_used_again_by_the_process_that_forgot_them(state: SqliteState) -> None:
+async def test_ids_are_not_used_again_by_the_process_that_forgot_them(state: SqlState) -> None:
     await fill(state, 10)
     highest = max(it.id for it in await state.claim("documents", 10))
     await state.forget("documents")
@@ -327,7 +330,7 @@ async def test_forgetting_is_finished_by_the_next_process(path: Path) -> None:
 
 
 async def test_uploads_that_nobody_continues_can_be_found_until_they_are_removed(
-    state: SqliteState,
+    state: SqlState,
 ) -> None:
     scan = await fill(state, 4)
     changed, skipped, late, vanished = await state.claim("documents", 4)
@@ -360,7 +363,7 @@ async def test_uploads_that_nobody_continues_can_be_found_until_they_are_removed
 
 
 async def test_readers_work_beside_the_daemon_and_write_nothing(
-    state: SqliteState, path: Path
+    state: SqlState, path: Path
 ) -> None:
     await fill(state, 3)
     await state.sample("documents", Sample(1.0, 1, 1))
@@ -396,7 +399,7 @@ async def test_a_reader_works_when_no_daemon_runs_and_creates_no_state(path: Pat
         await reader.close()
 
 
-async def test_the_views_show_names_and_readable_keys(state: SqliteState) -> None:
+async def test_the_views_show_names_and_readable_keys(state: SqlState) -> None:
     scan, _ = await state.begin_scan("documents")
     keys = [b"\xff\x00", "caf\u00e9".encode(), b"plain"]
     await state.apply_page(scan, page(sorted(keys)))
@@ -414,7 +417,7 @@ async def test_the_views_show_names_and_readable_keys(state: SqliteState) -> Non
     ]
 
 
-async def test_the_codes_in_the_schema_are_those_of_the_program(state: SqliteState) -> None:
+async def test_the_codes_in_the_schema_are_those_of_the_program(state: SqlState) -> None:
     stored = await query(state, "SELECT name, code, outcome FROM states")
     assert {(name, code) for name, code, _ in stored} == {
         (str(it), code) for it, code in sql.CODES.items()
@@ -445,9 +448,11 @@ async def test_the_codes_in_the_schema_are_those_of_the_program(state: SqliteSta
     ],
 )
 async def test_lookups_go_by_their_index_and_sort_nothing(
-    state: SqliteState, statement: str, index: str
+    state: SqlState, statement: str, index: str
 ) -> None:
     text = getattr(sql, statement)
+    if isinstance(text, Select):
+        text = bulk.as_one(text)
     plan = await query(state, f"EXPLAIN QUERY PLAN {text}", *[1] * text.count("?"))
     steps = [str(step[3]) for step in plan]
     assert any(f"INDEX {index} (flow_id=?" in step for step in steps), steps
@@ -477,7 +482,9 @@ async def test_a_claim_after_a_restart_looks_at_pending_rows_only(path: Path) ->
             ticks += 1
             return 0
 
-        await again._database.read(lambda db: db.set_progress_handler(tick, 100))
+        database = again._database
+        assert isinstance(database, SqliteDatabase)
+        await database._thread.run(lambda: database._db.set_progress_handler(tick, 100))
         assert len(await again.claim("documents", 1000)) == 10
         assert await again.next_retry("documents") is None
         assert await again.uploads("documents") == set()

@@ -11,7 +11,7 @@ from s3flow import events, upkeep
 from s3flow.engine.wiring import Wiring
 from s3flow.errors import ClockSkewed, TargetUnavailable
 from s3flow.model import Attributes, Outcome, Place
-from s3flow.state import open_sqlite
+from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.local import LocalStore
 from s3flow.stores.memory import MemoryStore
 from tests.faults import NthCallFails

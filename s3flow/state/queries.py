@@ -1,0 +1,149 @@
+"""What is asked of the state: nothing here changes it, so it also works beside a running daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from s3flow.model import KeyRange, Row, Sample, Scan, ScanSummary, Total
+from s3flow.ports import ROWS_AT_ONCE
+from s3flow.state import flows, sql
+from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
+
+T = TypeVar("T")
+Found = Sequence[Sequence[Any]]
+KEYS_AT_ONCE = 500
+
+
+class Database(Protocol):
+    """Runs steps, one work after the other, whatever becomes of who asked for it.
+
+    *after* is called with the result before the next one begins. Raises `StateError`. *lease*:
+    descriptors that other processes inherit so that the right to write outlives this one with them.
+    """
+
+    read_only: bool
+
+    @property
+    def lease(self) -> tuple[int, ...]: ...
+
+    async def read(self, work: Work[T], after: Callable[[T], object] | None = None) -> T:
+        """Run *work* outside a transaction: each statement sees what is committed."""
+        ...
+
+    async def write(self, work: Work[T], after: Callable[[T], object] | None = None) -> T:
+        """Run *work* in one transaction, then *after*, only if that is durable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Queries:
+    """The part of `StateStore` that reads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def flow_names(self) -> list[str]:
+        """Name the flows that are known."""
+        rows = await self._database.read(lambda: fetch(sql.FLOW_NAMES))
+        return [name for (name,) in rows]
+
+    async def ranges(self, scan: Scan, bucket: str) -> list[KeyRange]:
+        """Give the ranges that the bucket's keys are listed in, in byte order; none at first."""
+        rows = await self._database.read(lambda: fetch(sql.RANGES, scan.id, bucket))
+        return [KeyRange(start, last, end, bool(done)) for start, last, end, done in rows]
+
+    async def rows(
+        self, flow: str, bucket: str, after: bytes, upto: bytes | None, limit: int = ROWS_AT_ONCE
+    ) -> list[Row]:
+        """Give the first rows with after < key <= upto (None: to the end), in byte order."""
+
+        def work() -> Steps[Found]:
+            place = yield from _place(flow, bucket)
+            if place is None:
+                return ()
+            found: Found
+            if upto is None:
+                found = yield FetchMany(sql.ROWS_TO_THE_END, (*place, after, limit))
+            else:
+                found = yield FetchMany(sql.ROWS, (*place, after, upto, limit))
+            return found
+
+        states = sql.STATES
+        return [
+            Row(row_id, key, size, etag, states[state], reason)
+            for row_id, key, size, etag, state, reason in await self._database.read(work)
+        ]
+
+    async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]:
+        """Say which of *keys* have a row (skipped and failed ones left out)."""
+
+        def work() -> Steps[set[bytes]]:
+            place = yield from _place(flow, bucket)
+            found: set[bytes] = set()
+            for start in range(0, len(keys) if place else 0, KEYS_AT_ONCE):
+                some = keys[start : start + KEYS_AT_ONCE]
+                statement = sql.in_list(sql.KNOWN, len(some))
+                rows = yield Fetch(statement, (*(place or ()), *some))
+                found.update(key for (key,) in rows)
+            return found
+
+        return await self._database.read(work)
+
+    async def last_scan(self, flow: str) -> ScanSummary:
+        """Sum up the flow's last finished scan."""
+        return await self._database.read(lambda: flows.last_scan(flow))
+
+    async def uploads(self, flow: str) -> set[str]:
+        """Give the upload ids that unfinished transfers of the flow will continue."""
+        return {upload_id for (upload_id,) in await self._select(sql.UPLOADS, flow)}
+
+    async def abandoned_uploads(self, flow: str) -> list[tuple[str, bytes, str]]:
+        """Give (bucket, source key, upload id) of uploads that no transfer will continue."""
+        rows = await self._select(sql.ABANDONED, flow)
+        return [(bucket, key, upload_id) for bucket, key, upload_id in rows]
+
+    async def totals(self, flow: str) -> list[Total]:
+        """Give the lines of the totals that are not zero."""
+        return [
+            Total(bucket, sql.STATES[state], reason, method, proof, objects, size)
+            for bucket, state, reason, method, proof, objects, size in await self._select(
+                sql.TOTALS, flow
+            )
+        ]
+
+    async def dropped(self, flow: str) -> dict[str, int]:
+        """Say of how many verified objects the target could not carry a field, by field."""
+        rows: Sequence[Any] = await self._select(sql.DROPPED, flow)
+        return dict(rows)
+
+    async def failures(self, flow: str, limit: int) -> list[tuple[str, bytes, str, str]]:
+        """Give (bucket, key, reason, message) of failed objects, in the order of discovery."""
+        rows = await self._select(sql.FAILURES, flow, limit)
+        return [(bucket, key, reason, message) for bucket, key, reason, message in rows]
+
+    async def samples(self, flow: str) -> list[Sample]:
+        """Give the samples that are kept, in the order of time."""
+        return [Sample._make(row) for row in await self._select(sql.SAMPLES, flow)]
+
+    async def _select(self, statement: str, flow: str, *more: object) -> Found:
+        def work() -> Steps[Found]:
+            flow_id = yield from flows.find_flow(flow)
+            found: Found = yield Fetch(statement, (flow_id, *more))
+            return found
+
+        return await self._database.read(work)
+
+
+def fetch(statement: str, *values: object) -> Steps[Found]:
+    """Give all rows of one statement."""
+    found: Found = yield Fetch(statement, values)
+    return found
+
+
+def _place(flow: str, bucket: str) -> Steps[tuple[int, int] | None]:
+    """Give the ids of a flow and a bucket, None if one of them is unknown."""
+    flow_id = yield from flows.find_flow(flow)
+    row = first((yield Fetch(sql.BUCKET_ID, (bucket,))))
+    return None if flow_id is None or row is None else (flow_id, int(row[0]))

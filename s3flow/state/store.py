@@ -1,0 +1,212 @@
+"""The state in a database that one daemon writes to: `StateStore`, whichever database it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from s3flow.errors import StateError
+from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer
+from s3flow.ports import Clock
+from s3flow.state import changes as outcomes
+from s3flow.state import flows, pages, sql
+from s3flow.state.claims import Claims, Taken
+from s3flow.state.queries import Database, Queries, fetch
+from s3flow.state.steps import Each, Fetch, Steps
+
+
+class SqlState(Queries):
+    """A method is one work for the database, or a few in slices."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database)
+        self._clock = clock
+        self._claims = Claims()
+        self._next_id = 1
+        self._background: set[asyncio.Task[object]] = set()
+        self._closing: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        """Finish what a dead process left, and find the next free id."""
+        if not self._database.read_only:
+            while await self._database.write(flows.sweep):
+                pass
+        [(last,)] = await self._database.read(lambda: fetch(sql.LAST_ID))
+        # Counted here, never reused: a late change must not meet another object under its id.
+        self._next_id = (last or 0) + 1
+
+    @property
+    def lease(self) -> tuple[int, ...]:
+        """Descriptors that other processes inherit so that the right to write outlives this one."""
+        return self._database.lease
+
+    # --- flows and scans ----------------------------------------------------------------------
+
+    async def open_flow(self, flow: Flow) -> None:
+        """Begin, or continue, a flow. Raises `FlowChanged`."""
+        await self._database.write(lambda: flows.open_flow(flow, self._clock()))
+
+    async def begin_scan(self, flow: str) -> tuple[Scan, bool]:
+        """Continue the unfinished scan (True) or begin one (False)."""
+        return await self._database.write(lambda: flows.begin_scan(flow, self._clock()))
+
+    async def apply_page(self, scan: Scan, changes: PageChanges) -> None:
+        """Record a merged page, its cursor and its range's cut; repeating it changes nothing."""
+
+        def work() -> Steps[list[int]]:
+            flow_id = yield from flows.need_flow(scan.flow)
+            merge = pages.PageMerge(
+                flow_id,
+                (yield from pages.bucket_id(changes.bucket)),
+                first_id=self._next_id,
+                now=self._now(),
+                held=self._claims.held,
+            )
+            self._next_id += len(changes.new)
+            return (yield from pages.apply_page(scan, changes, merge))
+
+        def look_again(ids: list[int]) -> None:
+            for row_id in ids:
+                self._claims.look_again(scan.flow, row_id)
+
+        await self._database.write(work, look_again)
+
+    async def list_again(self, flow: str) -> None:
+        """Let the unfinished scan list again the buckets that it has listed to their end."""
+        await self._database.write(lambda: flows.list_again(flow))
+
+    async def finish_scan(self, scan: Scan) -> None:
+        """End the scan; its ranges are gone."""
+        await self._database.write(lambda: flows.finish_scan(scan, self._clock()))
+
+    async def drained(self, flow: str) -> None:
+        """Note that all that the last finished scan has found is done."""
+        await self._database.write(lambda: flows.drained(flow))
+
+    async def sample(self, flow: str, sample: Sample) -> None:
+        """Keep a sample for the rate: the last hour, at least a second apart."""
+        await self._database.write(lambda: flows.add_sample(flow, sample))
+
+    # --- transfers ----------------------------------------------------------------------------
+
+    async def claim(self, flow: str, limit: int) -> list[Transfer]:
+        """Take up to *limit* pending transfers that nobody has and whose wait is over."""
+        if self._database.read_only:
+            raise StateError("a state that is open for reading only hands out no work")
+        taken: list[Transfer] = []
+
+        def work() -> Steps[Taken | None]:
+            flow_id = yield from flows.find_flow(flow)
+            if flow_id is None or limit <= 0:
+                return None
+            return (yield from self._claims.find(flow, flow_id, limit, self._now()))
+
+        def hold(found: Taken | None) -> None:
+            if found is not None:
+                self._claims.hold(flow, found)
+                taken.extend(found.transfers)
+
+        try:
+            await self._database.read(work, hold)
+        except asyncio.CancelledError:
+            # The database goes on all the same, and nobody would ever give them back.
+            task = asyncio.create_task(self.release(taken))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+            raise
+        return taken
+
+    async def release(self, transfers: Sequence[Transfer]) -> None:
+        """Give claimed transfers back unchanged."""
+        await self._database.read(_nothing, lambda _: self._claims.give_back(transfers))
+
+    async def save(self, changes: Sequence[Change]) -> None:
+        """Record changes in one transaction and end their claims; fenced ones change nothing."""
+        now = self._now()
+        await self._database.write(
+            lambda: outcomes.save(changes, now),
+            lambda pending: self._claims.end([it.transfer.id for it in changes], pending),
+        )
+
+    async def remember_upload(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
+        """Make the upload id durable before the first part is sent; the claim goes on.
+
+        The id "" says that one is about to be asked for: a row that is `TRANSFERRING` without an
+        upload id after a crash may have left an unknown upload at its key.
+        If a newer version has superseded the transfer, the id is kept among the abandoned ones.
+        """
+        now = self._now()
+        await self._database.write(
+            lambda: outcomes.remember_upload(transfer, upload_id, part_size, now)
+        )
+        return transfer._replace(
+            state=State.TRANSFERRING, upload_id=upload_id or None, part_size=part_size
+        )
+
+    async def uploads_removed(self, flow: str, upload_ids: Sequence[str]) -> None:
+        """Forget abandoned uploads: the target does not hold them any more."""
+
+        def work() -> Steps[None]:
+            flow_id = yield from flows.need_flow(flow)
+            yield Each(sql.DROP_ABANDONED, [(flow_id, it) for it in upload_ids])
+
+        await self._database.write(work)
+
+    async def retry(self, flow: str, reason: str | None) -> int:
+        """Send failed objects (of one reason) back to work, in slices; says how many."""
+        count, last = 0, 0
+
+        def work() -> Steps[list[int]]:
+            flow_id = yield from flows.find_flow(flow)
+            if flow_id is None:
+                return []
+            return (yield from outcomes.retry(flow_id, reason, last, self._now()))
+
+        def look_again(ids: list[int]) -> None:
+            if ids:
+                self._claims.look_again(flow, ids[0])
+
+        while ids := await self._database.write(work, look_again):
+            count, last = count + len(ids), ids[-1]
+        return count
+
+    async def next_retry(self, flow: str) -> float | None:
+        """Say when the next waiting transfer may be claimed (seconds), None if none waits."""
+
+        def work() -> Steps[float | None]:
+            flow_id = yield from flows.find_flow(flow)
+            waiting = yield Fetch(sql.WAITING, (flow_id, len(self._claims.held) + 1))
+            due: int | None = next(self._claims.free(waiting), None)
+            return None if due is None else due / 1000
+
+        return await self._database.read(work)
+
+    async def forget(self, flow: str) -> bool:
+        """Drop all that is known of a flow: at once for readers, row by row behind their backs."""
+        was_known = await self._database.write(
+            lambda: flows.unname(flow), lambda _: self._claims.forget(flow)
+        )
+        while await self._database.write(flows.sweep):
+            pass
+        return was_known
+
+    async def close(self) -> None:
+        """Close the database and give up the right to write, even if cancelled. Twice is harmless."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            if self._background:
+                await asyncio.wait(self._background)
+        finally:
+            await self._database.close()
+
+    def _now(self) -> int:
+        """Give the time in milliseconds."""
+        return int(self._clock() * 1000)
+
+
+def _nothing() -> Steps[None]:
+    yield from ()
