@@ -52,6 +52,7 @@ CASES = {
         Case("mix-s3", "document bucket -> S3", Kind.TO_S3, "documents", "documents400"),
         Case("mix-disk", "document bucket -> disk", Kind.TO_DISK, "documents", "documents400"),
         Case("copies", "20,000 server-side copies", Kind.SERVER_COPY, "small", "small2k"),
+        Case("copies-676", "676 server-side copies", Kind.SERVER_COPY, "676", "676"),
         Case("scan", "list and record 1,000,000 keys", Kind.SCAN, "million", "hundredk"),
         Case("scan-100k", "list and record 100,000 keys", Kind.SCAN, "hundredk", "hundredk", True),
         Case("rescan", "second run, 1,000,000 keys", Kind.RESCAN, "million", "hundredk"),

@@ -77,6 +77,7 @@ SETS = {
     for found in (
         ObjectSet("small", _same(20_000, 4096)),
         ObjectSet("small2k", _same(2_000, 4096)),
+        ObjectSet("676", _same(676, 64 * 1024)),
         ObjectSet("medium", _same(5_000, 256 * 1024)),
         ObjectSet("medium500", _same(500, 256 * 1024)),
         ObjectSet("large", _same(4, 512 * MIB)),
