@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, get_args
 
-from s3flow.model import Change, Transfer
+from s3flow.model import Change, State, Transfer
 
 
 class ScanStarted(NamedTuple):
@@ -13,6 +13,17 @@ class ScanStarted(NamedTuple):
 
     flow: str
     resumed: bool
+
+
+class Decided(NamedTuple):
+    """What a page's listing decided of so many objects without a transfer: adopted, skipped, refused."""
+
+    state: State
+    reason: str
+    method: str
+    proof: str
+    objects: int
+    bytes: int
 
 
 class PageMerged(NamedTuple):
@@ -24,6 +35,7 @@ class PageMerged(NamedTuple):
     new: int
     changed: int
     adopted: int
+    decided: tuple[Decided, ...] = ()
 
 
 class ScanFinished(NamedTuple):
@@ -39,6 +51,12 @@ class ListingKept(NamedTuple):
 
     flow: str
     finished: float
+
+
+class FlowDrained(NamedTuple):
+    """All that the last walk over the source has found is done and recorded."""
+
+    flow: str
 
 
 class BucketFailed(NamedTuple):
@@ -116,6 +134,12 @@ class UploadAborted(NamedTuple):
     upload_id: str
 
 
+class RouteDecided(NamedTuple):
+    """It was found out, or is known from the start, which way the objects of a bucket go."""
+
+    verdict: Verdict
+
+
 class LoopHeld(NamedTuple):
     """One step held the event loop for at least *seconds*: *place* names it, *at* has the lines."""
 
@@ -160,6 +184,7 @@ Event = (
     | PageMerged
     | ScanFinished
     | ListingKept
+    | FlowDrained
     | BucketFailed
     | TransferStarted
     | BytesMoved
@@ -170,6 +195,7 @@ Event = (
     | FlowBlocked
     | FlowUnblocked
     | UploadAborted
+    | RouteDecided
     | LoopHeld
     | Warned
     | WorkerStarted
@@ -180,10 +206,23 @@ Emit = Callable[[Event], None]
 
 
 def fan_out(*subscribers: Emit) -> Emit:
-    """Give one function that tells every subscriber in order."""
+    """Give one function that tells every subscriber in order.
+
+    One that has *told*, what it calls for each kind of event, is called for these alone: four events
+    an object are many where nobody listens to three of them.
+    """
+    everyone: dict[type, tuple[Callable[..., object], ...]] = {}
+    for kind in get_args(Event):
+        calls = (_call(subscriber, kind) for subscriber in subscribers)
+        everyone[kind] = tuple(call for call in calls if call is not None)
 
     def emit(event: Event) -> None:
-        for tell in subscribers:
+        for tell in everyone[type(event)]:
             tell(event)
 
     return emit
+
+
+def _call(subscriber: Emit, kind: type) -> Callable[..., object] | None:
+    told: Mapping[type, Callable[..., object]] | None = getattr(subscriber, "told", None)
+    return subscriber if told is None else told.get(kind)

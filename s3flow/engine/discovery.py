@@ -10,8 +10,8 @@ from s3flow.engine.listing import Stretch, Walk
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import Blocked, S3flowError
-from s3flow.events import BucketFailed, PageMerged, ScanFinished, ScanStarted
-from s3flow.model import Page, PageChanges, Scan
+from s3flow.events import BucketFailed, Decided, PageMerged, ScanFinished, ScanStarted
+from s3flow.model import Page, PageChanges, Scan, State
 from s3flow.ports import StateStore
 
 
@@ -73,7 +73,22 @@ class Discovery:
     async def _record(self, scan: Scan, changes: PageChanges, adopted: int) -> None:
         await self.state.apply_page(scan, changes)
         new, changed = len(changes.new), len(changes.changed)
-        merged = PageMerged(self._flow, changes.bucket, changes.listed, new, changed, adopted)
-        self.route.emit(merged)
+        self.route.emit(
+            PageMerged(
+                self._flow, changes.bucket, changes.listed, new, changed, adopted, _decided(changes)
+            )
+        )
         if new or changed:
             self.found()
+
+
+def _decided(changes: PageChanges) -> tuple[Decided, ...]:
+    """Sum up what has its outcome without a transfer."""
+    found = [each for each in changes.new if each.state is not State.DISCOVERED]
+    found += [each for _, each in changes.changed if each.state is not State.DISCOVERED]
+    sums: dict[tuple[State, str, str, str], list[int]] = {}
+    for each in found:
+        cell = sums.setdefault((each.state, each.reason, each.method, each.proof), [0, 0])
+        cell[0] += 1
+        cell[1] += each.entry.size
+    return tuple(Decided(*what, objects, size) for what, (objects, size) in sums.items())

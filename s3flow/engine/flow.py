@@ -18,7 +18,7 @@ from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, S3flowError, StateError
-from s3flow.events import BucketFailed, ListingKept, Warned
+from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned
 from s3flow.model import Sample
 
 SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
@@ -102,6 +102,7 @@ class RunningFlow:
             except StateError as error:
                 message = f"an interruption would make this flow go on, not list again: {error}"
                 self.route.emit(Warned(self.route.flow.name, message))
+            self.route.emit(FlowDrained(self.route.flow.name))
 
     async def _kept_listing(self) -> float | None:
         """Say when an interrupted run, which goes on now, had listed its source (epoch), else None.

@@ -120,7 +120,7 @@ class LogEvents:
         self._throttles = _Pace(1, clock)
         self._warnings = _Pace(50, clock)
         self._holds = _Pace(1, clock)
-        self._told: dict[type, Callable[..., None]] = {
+        self.told: dict[type, Callable[..., None]] = {
             events.ScanStarted: self._scan_started,
             events.ScanFinished: self._scan_finished,
             events.ListingKept: self._listing_kept,
@@ -137,11 +137,11 @@ class LogEvents:
             events.WorkerEnded: self._worker_ended,
         }
         if debug:
-            self._told[events.PageMerged] = self._page_merged
+            self.told[events.PageMerged] = self._page_merged
 
     def __call__(self, event: events.Event) -> None:
         """Log *event* if it is worth a line."""
-        told = self._told.get(type(event))
+        told = self.told.get(type(event))
         if told is not None:
             told(event)
 
@@ -160,7 +160,9 @@ class LogEvents:
         )
 
     def _page_merged(self, event: events.PageMerged) -> None:
-        self._log.debug("page merged", **event._asdict())
+        fields = event._asdict()
+        del fields["decided"]
+        self._log.debug("page merged", **fields)
 
     def _bucket_failed(self, event: events.BucketFailed) -> None:
         # A NamedTuple's "message" field; the constant string is the entry's own.

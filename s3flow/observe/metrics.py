@@ -81,7 +81,7 @@ class Metrics(Collector):
         self._holds: defaultdict[str, int] = defaultdict(int)
         self._held: defaultdict[str, float] = defaultdict(float)
         self._lags: deque[float] = deque([0.0], maxlen=_LAGS)
-        self._told: dict[type, Callable[..., None]] = {
+        self.told: dict[type, Callable[..., None]] = {
             events.TransferStarted: self._started,
             events.BytesMoved: self._moved,
             events.TransferEnded: self._ended,
@@ -104,7 +104,7 @@ class Metrics(Collector):
 
     def __call__(self, event: events.Event) -> None:
         """Count *event*; kinds that no metric shows are ignored."""
-        told = self._told.get(type(event))
+        told = self.told.get(type(event))
         if told is not None:
             told(event)
 
