@@ -144,7 +144,7 @@ def _flow(settings: Settings, flow: FlowSettings) -> Iterator[str]:
 def _server_only(settings: Settings, flow: FlowSettings, spec: Flow) -> Iterator[str]:
     ends = (spec.source.endpoint, spec.target.endpoint)
     source, target = (settings.endpoints[name] for name in ends)
-    if flow.method is MethodPolicy.SERVER_ONLY and _service(source) != _service(target):
+    if flow.method is MethodPolicy.SERVER_ONLY and service_of(source) != service_of(target):
         yield (
             f'method: "server-only" needs one service at both ends, and {ends[0]} and {ends[1]} are '
             'two: use "server-first", which streams where nothing else works'
@@ -185,7 +185,7 @@ def _written(settings: Settings, flow: Flow) -> Ground:
     return Ground(_store(endpoint), bucket, prefix)
 
 
-def _service(endpoint: S3Endpoint | LocalEndpoint) -> str:
+def service_of(endpoint: S3Endpoint | LocalEndpoint) -> str:
     """Name what answers at an endpoint, to whomever."""
     if isinstance(endpoint, LocalEndpoint):
         return f"file:{os.path.realpath(endpoint.root)}/"
@@ -199,7 +199,7 @@ def _service(endpoint: S3Endpoint | LocalEndpoint) -> str:
 
 def _store(endpoint: S3Endpoint | LocalEndpoint) -> str:
     """Name what an endpoint reaches: two endpoints with one name share their buckets."""
-    service = _service(endpoint)
+    service = service_of(endpoint)
     if isinstance(endpoint, LocalEndpoint) or service.startswith("aws"):
         return service
     # Elsewhere the same bucket name may mean another bucket to another account.

@@ -67,6 +67,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     warnings = [*_exposed(path, literal_secrets), *combination_warnings(settings)]
     settings._warnings = tuple(f"{path}: {line}" for line in warnings)  # noqa: SLF001 -- ours
+    settings._folder = path.absolute().parent  # noqa: SLF001
     return settings
 
 

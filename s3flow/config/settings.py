@@ -124,6 +124,7 @@ class DaemonSettings(_Table):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_interval: Positive = 10.0
+    reports: str = "logs"  # a folder, from the configuration's; "": none
 
     @property
     def state_address(self) -> StateAddress:
@@ -222,6 +223,7 @@ class Settings(BaseSettings):
     flows: tuple[FlowSettings, ...] = ()
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _folder: Path = PrivateAttr(default_factory=Path)
 
     @classmethod
     def settings_customise_sources(
@@ -239,6 +241,11 @@ class Settings(BaseSettings):
     def warnings(self) -> tuple[str, ...]:
         """What a person should read once, without secrets."""
         return self._warnings
+
+    @property
+    def reports_folder(self) -> Path | None:
+        """Where reports of runs are written; absolute once `load` has read the settings."""
+        return self._folder / self.daemon.reports if self.daemon.reports else None
 
     def secrets(self) -> list[str]:
         """Give the values that must never be shown, for the log's redaction."""

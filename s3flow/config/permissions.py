@@ -1,0 +1,282 @@
+"""What the owners of both accounts must allow, as policies to paste: what the flows' settings make us ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from s3flow.config.checks import service_of
+from s3flow.config.places import EACH_BUCKET, is_pattern
+from s3flow.config.settings import LocalEndpoint, S3Endpoint, Settings
+from s3flow.model import Flow
+from s3flow.policies import MethodPolicy, Mode, TagPolicy
+
+# What S3 asks for each request that s3flow sends; a test compares the requests with the code. Those
+# that copy ask for more, at their source.
+ACTIONS: Mapping[str, str] = {
+    "ListBuckets": "s3:ListAllMyBuckets",
+    "ListObjectsV2": "s3:ListBucket",
+    "GetBucketLocation": "s3:GetBucketLocation",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "GetObjectTagging": "s3:GetObjectTagging",
+    "PutObject": "s3:PutObject",
+    "CopyObject": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "UploadPartCopy": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "DeleteObject": "s3:DeleteObject",
+}
+# The whole bucket, without a condition on s3:prefix: who may not list a bucket hears 403 instead of
+# 404 of an object that is gone, and such a question carries no prefix.
+_SEE = ("s3:GetBucketLocation", "s3:ListBucket")
+_SEE_TARGET = (*_SEE, "s3:ListBucketMultipartUploads")
+_WRITE = (
+    "s3:AbortMultipartUpload",
+    "s3:DeleteObject",  # a copy that proves wrong goes again
+    "s3:GetObject",  # its proof
+    "s3:ListMultipartUploadParts",
+    "s3:PutObject",
+)
+_KMS = ("kms:Decrypt", "kms:GenerateDataKey")  # to decrypt: parts are put together again
+_COPIES = {"CopyObject", "UploadPartCopy"}
+_DENIED = re.compile(r"access_denied: (?P<operation>\w+) (?P<endpoint>[^:\s]+):")
+_SPELLED_OUT = re.compile(r"not authorized to perform: (?P<action>[a-z0-9]+:\w+)")
+# Also denied, and by no policy.
+_NOT_A_POLICY = ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken")
+_SET = re.compile(r"\[[^]]*]")
+_WILD = re.compile(r"[*?$]")  # escaped as IAM wants it: ${*}
+
+Statement = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A document, who pastes it where, and what doctor was denied of it."""
+
+    title: str
+    endpoint: str  # whose credentials it lets in
+    statements: tuple[Statement, ...]
+    missing: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ()
+
+    @property
+    def document(self) -> dict[str, object]:
+        """What is pasted, ready for JSON."""
+        return {"Version": "2012-10-17", "Statement": list(self.statements)}
+
+    @property
+    def actions(self) -> set[str]:
+        """Everything that it allows."""
+        return {action for each in self.statements for action in _listed(each["Action"])}
+
+
+class _End(NamedTuple):
+    name: str
+    endpoint: S3Endpoint
+    bucket: str
+    prefix: bytes
+
+    @property
+    def partition(self) -> str:
+        service = service_of(self.endpoint)
+        return service if service.startswith("aws") else "aws"
+
+    @property
+    def login(self) -> tuple[str, str, str]:
+        endpoint = self.endpoint
+        return endpoint.access_key_id, endpoint.profile, endpoint.role_arn
+
+    @property
+    def principal(self) -> str:
+        """Name who comes; the account, where only that is known: its own policies narrow it."""
+        if self.endpoint.role_arn:
+            return self.endpoint.role_arn
+        account = self.endpoint.expected_bucket_owner or f"ACCOUNT-OF-{self.name.upper()}"
+        return f"arn:{self.partition}:iam::{account}:root"
+
+    @property
+    def bucket_arn(self) -> str:
+        # A set of characters is no wildcard of IAM's: any character covers it.
+        bucket = _SET.sub("?", self.bucket)
+        return f"arn:{self.partition}:s3:::{bucket}"
+
+    @property
+    def objects_arn(self) -> str:
+        prefix = self.prefix.decode(errors="replace")
+        literal = _WILD.sub(r"${\g<0>}", prefix).replace("\ufffd", "?")
+        return f"{self.bucket_arn}/{literal}*"
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Statements on their way to a policy, merged by what they are about."""
+
+    title: str
+    endpoint: str
+    principal: str = ""
+    allowed: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+
+    def allow(self, sid: str, resource: str, actions: Iterable[str]) -> None:
+        self.allowed.setdefault((sid, resource), set()).update(actions)
+
+    def policy(self) -> Policy:
+        statements = tuple(self._statements())
+        known = sorted(set(re.findall(r"\bACCOUNT-OF-[\w.-]+|\bBUCKET\b", str(statements))))
+        return Policy(self.title, self.endpoint, statements, placeholders=tuple(known))
+
+    def _statements(self) -> Iterator[Statement]:
+        by_grant: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for (sid, resource), actions in self.allowed.items():
+            by_grant.setdefault((sid, tuple(sorted(actions))), []).append(resource)
+        for number, ((sid, granted), resources) in enumerate(by_grant.items()):
+            statement: Statement = {"Sid": f"S3flow{sid}{number or ''}", "Effect": "Allow"}
+            if self.principal:
+                statement["Principal"] = {"AWS": self.principal}
+            statement["Action"] = list(granted)
+            statement["Resource"] = resources[0] if len(resources) == 1 else sorted(resources)
+            yield statement
+
+
+def policies(settings: Settings, flows: Sequence[Flow]) -> list[Policy]:
+    """Give the policies that *flows* need, the fewest permissions that let all of them work."""
+    drafts: dict[str, _Draft] = {}
+    for flow in flows:
+        source, target = _source(settings, flow), _target(settings, flow)
+        _allow_reading(_identity(drafts, source), source, flow, target)
+        if target is not None:
+            _allow_writing(_identity(drafts, target), target, flow)
+            _allow_copying(drafts, source, target, flow)
+    return [draft.policy() for draft in drafts.values()]
+
+
+def with_missing(found: Sequence[Policy], answers: Iterable[str]) -> list[Policy]:
+    """Mark in each policy what *answers*, of doctor's findings, prove to be missing."""
+    denied = list(_denials(answers))
+    return [
+        replace(
+            policy,
+            missing=tuple(
+                sorted(
+                    action
+                    for endpoint, action in set(denied)
+                    if endpoint == policy.endpoint and action in policy.actions
+                )
+            ),
+        )
+        for policy in found
+    ]
+
+
+def _denials(answers: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for answer in answers:
+        match = _DENIED.search(answer)
+        if match is None or any(code in answer for code in _NOT_A_POLICY):
+            continue
+        spelled = _SPELLED_OUT.search(answer)
+        if spelled:
+            yield match["endpoint"], spelled["action"]
+        elif match["operation"] in _COPIES:
+            # That the target takes objects was tried before: what is missing is the source's yes.
+            yield match["endpoint"], "s3:GetObject"
+        elif match["operation"] in ACTIONS:
+            yield match["endpoint"], ACTIONS[match["operation"]]
+
+
+# --- what a flow needs -------------------------------------------------------------------------
+
+
+def _source(settings: Settings, flow: Flow) -> _End:
+    endpoint = settings.endpoints[flow.source.endpoint]
+    if isinstance(endpoint, LocalEndpoint):  # refused when the settings are loaded
+        raise TypeError(f"{flow.source.endpoint} is no S3 endpoint")
+    return _End(flow.source.endpoint, endpoint, flow.source.bucket, flow.source.prefix)
+
+
+def _target(settings: Settings, flow: Flow) -> _End | None:
+    endpoint = settings.endpoints[flow.target.endpoint]
+    if isinstance(endpoint, LocalEndpoint):
+        return None
+    bucket = flow.source.bucket if flow.target.bucket == EACH_BUCKET else flow.target.bucket
+    return _End(flow.target.endpoint, endpoint, bucket, flow.target.prefix)
+
+
+def _identity(drafts: dict[str, _Draft], end: _End) -> _Draft:
+    title = f'IAM: for the user or role of endpoint "{end.name}"'
+    return drafts.setdefault(f"identity {end.name}", _Draft(title, end.name))
+
+
+def _reading(flow: Flow, target: _End | None) -> tuple[str, ...]:
+    carries_tags = target is not None and flow.tags is not TagPolicy.DROP
+    return ("s3:GetObject", "s3:GetObjectTagging") if carries_tags else ("s3:GetObject",)
+
+
+def _allow_reading(draft: _Draft, source: _End, flow: Flow, target: _End | None) -> None:
+    if is_pattern(source.bucket):
+        draft.allow("Buckets", "*", ("s3:ListAllMyBuckets",))
+    draft.allow("See", source.bucket_arn, _SEE)
+    draft.allow("Read", source.objects_arn, _reading(flow, target))
+    if flow.mode is Mode.MOVE:
+        draft.allow("Read", source.objects_arn, ("s3:DeleteObject",))
+
+
+def _allow_writing(draft: _Draft, target: _End, flow: Flow) -> None:
+    draft.allow("SeeTarget", target.bucket_arn, _SEE_TARGET)
+    draft.allow("Write", target.objects_arn, _WRITE)
+    if flow.tags is not TagPolicy.DROP:
+        draft.allow("Write", target.objects_arn, ("s3:PutObjectTagging",))
+
+
+def _allow_copying(drafts: dict[str, _Draft], source: _End, target: _End, flow: Flow) -> None:
+    """Let the store copy by itself: with the target's credentials, or else with the source's."""
+    one_service = service_of(source.endpoint) == service_of(target.endpoint)
+    if flow.method is MethodPolicy.STREAM_ONLY or not one_service:
+        return
+    # Who copies must be allowed by the own account and by the other one's bucket.
+    reader = _identity(drafts, target)
+    _allow_copying_out(reader, source, flow, target)
+    owners = {end.endpoint.expected_bucket_owner for end in (source, target)}
+    if source.login == target.login or (len(owners) == 1 and owners != {""}):
+        return  # one account: no bucket need let anybody in
+    out = _of_bucket(drafts, source, target, "copy out of it")
+    _allow_copying_out(out, _each_bucket(source), flow, target)
+    into = _of_bucket(drafts, target, source, "copy into it", "or instead: ")
+    _allow_writing(into, _each_bucket(target), flow)
+    # By then they are another account's, which would not be let in to what it does not own.
+    into.allow("Write", _each_bucket(target).objects_arn, ("s3:PutObjectAcl",))
+    title = f'or instead: IAM: for the user or role of endpoint "{source.name}", beside the above'
+    beside = drafts.setdefault(f"beside {source.name}", _Draft(title, source.name))
+    _allow_writing(beside, target, flow)
+    beside.allow("Write", target.objects_arn, ("s3:PutObjectAcl",))
+
+
+def _allow_copying_out(draft: _Draft, source: _End, flow: Flow, target: _End) -> None:
+    # Without leave to list, an object that is gone looks like a bucket that refuses copies.
+    draft.allow("CopyFrom", source.bucket_arn, ("s3:ListBucket",))
+    draft.allow("CopyFrom", source.objects_arn, _reading(flow, target))
+
+
+def _of_bucket(
+    drafts: dict[str, _Draft], owner: _End, guest: _End, what: str, mark: str = ""
+) -> _Draft:
+    title = (
+        f'{mark}policy of the bucket "{owner.bucket}" of endpoint "{owner.name}": '
+        f'lets the credentials of "{guest.name}" {what}'
+    )
+    key = f"bucket {owner.name} {owner.bucket} {guest.name}"
+    return drafts.setdefault(key, _Draft(title, guest.name, guest.principal))
+
+
+def _each_bucket(end: _End) -> _End:
+    """Name the bucket itself: a bucket's policy can speak of no other."""
+    return end._replace(bucket="BUCKET") if is_pattern(end.bucket) else end
+
+
+def _listed(actions: object) -> list[str]:
+    return [str(action) for action in actions] if isinstance(actions, list) else [str(actions)]
