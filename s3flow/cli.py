@@ -113,12 +113,13 @@ def _work(
 
     settings, flows = _load_and_log(config, names)
 
-    async def main() -> tuple[int, list[FlowSnapshot]]:
-        return await Work(settings, flows, once=once, scan_only=scan_only).run()
+    async def main() -> tuple[int, list[FlowSnapshot], Path | None]:
+        work = Work(settings, flows, once=once, scan_only=scan_only)
+        return *await work.run(), work.report
 
-    ending, snapshots = _run(main())
+    ending, snapshots, report = _run(main())
     if once or scan_only:
-        for line in summary_lines(snapshots):
+        for line in summary_lines(snapshots, report):
             typer.echo(line)
     raise typer.Exit(int(ending))
 
@@ -235,25 +236,40 @@ def forget(
 
 
 @app.command()
-def doctor(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+def doctor(
+    config: Config = DEFAULT_CONFIG,
+    flow: Flows = None,
+    policies: Annotated[
+        bool,
+        typer.Option("--policies", help="Print the IAM and bucket policies that the flows need."),
+    ] = False,
+) -> None:
     """Check the configuration, and each endpoint, bucket and permission with real requests."""
     from s3flow.process import Ending
     from s3flow.rehearsal import examine_flows
 
     settings, flows = _load_and_log(config, flow)
     typer.echo(f"ok    configuration: {config} has {len(flows)} flows to check")
+    answers: list[str] = []
 
     async def main() -> bool:
         healthy = True
         async for finding in examine_flows(settings, flows):
             healthy = healthy and finding.ok
+            answers.append(finding.answer)
             mark = "ok  " if finding.ok else "FAIL"
             typer.echo(f"{mark}  {finding.flow}: {finding.tried}: {finding.answer}")
             if not finding.ok:
                 typer.echo(f"      to do: {finding.remedy}")
         return healthy
 
-    raise typer.Exit(Ending.DONE if _run(main()) else Ending.SOME_FAILED)
+    healthy = _run(main())
+    if policies:
+        from s3flow.config.permissions import as_text
+
+        for line in as_text(settings, flows, answers):
+            typer.echo(line)
+    raise typer.Exit(Ending.DONE if healthy else Ending.SOME_FAILED)
 
 
 def _print(table: object, *, clear: bool = False) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from s3flow.config.checks import service_of
@@ -45,8 +47,11 @@ _WRITE = (
     "s3:PutObject",
 )
 _KMS = ("kms:Decrypt", "kms:GenerateDataKey")  # to decrypt: parts are put together again
+_COPY_FROM = "CopyFrom"
 _COPIES = {"CopyObject", "UploadPartCopy"}
-_DENIED = re.compile(r"access_denied: (?P<operation>\w+) (?P<endpoint>[^:\s]+):")
+_DENIED = re.compile(
+    r"access_denied: (?P<operation>\w+) (?P<endpoint>[^:\s]+):(?P<bucket>[^/:\s]*)"
+)
 _SPELLED_OUT = re.compile(r"not authorized to perform: (?P<action>[a-z0-9]+:\w+)")
 # Also denied, and by no policy.
 _NOT_A_POLICY = ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken")
@@ -54,6 +59,12 @@ _SET = re.compile(r"\[[^]]*]")
 _WILD = re.compile(r"[*?$]")  # escaped as IAM wants it: ${*}
 
 Statement = dict[str, object]
+
+
+class _Denial(NamedTuple):
+    endpoint: str
+    bucket: str | None  # None: a copy's source
+    action: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +82,17 @@ class Policy:
         """What is pasted, ready for JSON."""
         return {"Version": "2012-10-17", "Statement": list(self.statements)}
 
-    @property
-    def actions(self) -> set[str]:
-        """Everything that it allows."""
-        return {action for each in self.statements for action in _listed(each["Action"])}
+    def would_allow(self, denial: _Denial) -> bool:
+        """Say whether this is what *denial* asks for."""
+        return denial.endpoint == self.endpoint and any(
+            denial.action in _listed(statement["Action"])
+            and (
+                _COPY_FROM in str(statement["Sid"])
+                if denial.bucket is None
+                else any(_is_about(arn, denial.bucket) for arn in _listed(statement["Resource"]))
+            )
+            for statement in self.statements
+        )
 
 
 class _End(NamedTuple):
@@ -158,35 +176,39 @@ def policies(settings: Settings, flows: Sequence[Flow]) -> list[Policy]:
 
 def with_missing(found: Sequence[Policy], answers: Iterable[str]) -> list[Policy]:
     """Mark in each policy what *answers*, of doctor's findings, prove to be missing."""
-    denied = list(_denials(answers))
+    denied = set(_denials(answers))
+    # A copy needs both ends' yes: what is missing is the source's, where the target's is there.
+    no_entry = {denial.endpoint for denial in denied if denial.action == "s3:PutObject"}
+    denied -= {each for each in denied if each.bucket is None and each.endpoint in no_entry}
     return [
-        replace(
-            policy,
-            missing=tuple(
-                sorted(
-                    action
-                    for endpoint, action in set(denied)
-                    if endpoint == policy.endpoint and action in policy.actions
-                )
-            ),
-        )
+        replace(policy, missing=tuple(sorted({d.action for d in denied if policy.would_allow(d)})))
         for policy in found
     ]
 
 
-def _denials(answers: Iterable[str]) -> Iterator[tuple[str, str]]:
+def as_text(settings: Settings, flows: Sequence[Flow], answers: Iterable[str]) -> Iterator[str]:
+    """Give the policies as they are printed: JSON below lines that start with #."""
+    for policy in with_missing(policies(settings, flows), answers):
+        yield f"\n# {policy.title}"
+        for name in policy.placeholders:
+            yield f"# put in: what stands for {name}"
+        for action in policy.missing:
+            yield f"# missing: {action} (it was denied just now)"
+        yield json.dumps(policy.document, indent=2, ensure_ascii=False)
+
+
+def _denials(answers: Iterable[str]) -> Iterator[_Denial]:
     for answer in answers:
         match = _DENIED.search(answer)
         if match is None or any(code in answer for code in _NOT_A_POLICY):
             continue
+        endpoint, operation = match["endpoint"], match["operation"]
         spelled = _SPELLED_OUT.search(answer)
-        if spelled:
-            yield match["endpoint"], spelled["action"]
-        elif match["operation"] in _COPIES:
-            # That the target takes objects was tried before: what is missing is the source's yes.
-            yield match["endpoint"], "s3:GetObject"
-        elif match["operation"] in ACTIONS:
-            yield match["endpoint"], ACTIONS[match["operation"]]
+        if operation in _COPIES:
+            yield _Denial(endpoint, None, spelled["action"] if spelled else "s3:GetObject")
+        elif operation in ACTIONS:
+            action = spelled["action"] if spelled else ACTIONS[operation]
+            yield _Denial(endpoint, match["bucket"], action)
 
 
 # --- what a flow needs -------------------------------------------------------------------------
@@ -258,8 +280,8 @@ def _allow_copying(drafts: dict[str, _Draft], source: _End, target: _End, flow: 
 
 def _allow_copying_out(draft: _Draft, source: _End, flow: Flow, target: _End) -> None:
     # Without leave to list, an object that is gone looks like a bucket that refuses copies.
-    draft.allow("CopyFrom", source.bucket_arn, ("s3:ListBucket",))
-    draft.allow("CopyFrom", source.objects_arn, _reading(flow, target))
+    draft.allow(_COPY_FROM, source.bucket_arn, ("s3:ListBucket",))
+    draft.allow(_COPY_FROM, source.objects_arn, _reading(flow, target))
 
 
 def _of_bucket(
@@ -278,5 +300,10 @@ def _each_bucket(end: _End) -> _End:
     return end._replace(bucket="BUCKET") if is_pattern(end.bucket) else end
 
 
-def _listed(actions: object) -> list[str]:
-    return [str(action) for action in actions] if isinstance(actions, list) else [str(actions)]
+def _is_about(resource: str, bucket: str) -> bool:
+    name = resource.rpartition(":")[2].split("/", maxsplit=1)[0]
+    return fnmatchcase(bucket, name) or name == "BUCKET"
+
+
+def _listed(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
