@@ -24,7 +24,9 @@ from s3flow.engine.wiring import Pace, Share, Wiring
 from s3flow.events import Emit, fan_out
 from s3flow.model import Flow
 from s3flow.observe import logs, systemd
+from s3flow.observe.account import End, why_streamed
 from s3flow.observe.board import Board
+from s3flow.observe.filing import Reporter
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.process import Ending, allow_open_files, usable_cpus
@@ -151,6 +153,13 @@ async def _supervised(board: Board) -> None:
         await asyncio.sleep(interval)
 
 
+def _failed(command: str, error: BaseException) -> End:
+    """Say in a report that the run broke down."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return End(command, "failed", interrupted=True, error=str(error) or type(error).__name__)
+
+
 # --- the daemon ------------------------------------------------------------------------------
 
 
@@ -164,6 +173,7 @@ class Work:
     scan_only: bool = False
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     abandon: asyncio.Event = field(default_factory=asyncio.Event)
+    report: Path | None = None  # the file for people, once `run` has returned
 
     async def run(self) -> tuple[Ending, list[FlowSnapshot]]:
         """Run, and say how it ended and where the flows stand."""
@@ -179,7 +189,9 @@ class Work:
             board = Board(state, self.flows)
             show, told = self._show(stack, board)
             listen, count = await self._listen(stack, board)
-            tell = fan_out(logs.LogEvents(debug=self._debug), *told, *count)
+            reporter = self._reporter(board, wirings)
+            reports = [] if reporter is None else [reporter]
+            tell = fan_out(logs.LogEvents(debug=self._debug), *told, *count, *reports)
             limits, crew, keep = self._crew(state, wirings, tell)
             daemon = Daemon(
                 state=state,
@@ -191,23 +203,60 @@ class Work:
                 abandon=self.abandon,
                 crew=crew,
             )
-            # Files of this run are younger than this, by more than a file system's clock is coarse.
-            started = time.time() - 0.1
-            async with asyncio.TaskGroup() as group:
-                sweeping = group.create_task(upkeep.sweep(state, wirings, started, daemon.tell))
-                watching = watch_for_blocks(tell)
-                side = [
-                    group.create_task(work)
-                    for work in (*show, *listen, *keep, board.run(), _supervised(board), watching)
-                ]
-                systemd.notify("READY=1")
-                await (daemon.scan() if self.scan_only else daemon.run(once=self.once))
-                await board.refresh()
-                stopped = group.create_task(self.stop.wait())
-                await asyncio.wait({sweeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (sweeping, stopped, *side):
-                    task.cancel()
-            return self._ending(daemon, board.last), board.last
+            side = [*show, *listen, *keep, board.run(), _supervised(board), watch_for_blocks(tell)]
+            if reporter is None:
+                await self._turn(daemon, board, side)
+                return self._ending(daemon, board.last), board.last
+            try:
+                await self._turn(daemon, board, [*side, reporter.run(tell)])
+            except BaseException as error:
+                await reporter.close(_failed(self._command, error), tell)
+                raise
+            ending = self._ending(daemon, board.last)
+            self.report = await reporter.close(self._end(ending, board.last), tell)
+            return ending, board.last
+
+    async def _turn(
+        self, daemon: Daemon, board: Board, beside: Sequence[Coroutine[Any, Any, None]]
+    ) -> None:
+        """Run the daemon, and what goes on *beside* it, to the end."""
+        # Files of this run are younger than this, by more than a file system's clock is coarse.
+        started = time.time() - 0.1
+        async with asyncio.TaskGroup() as group:
+            sweep = upkeep.sweep(daemon.state, daemon.wirings, started, daemon.tell)
+            sweeping = group.create_task(sweep)
+            side = [group.create_task(work) for work in beside]
+            systemd.notify("READY=1")
+            await (daemon.scan() if self.scan_only else daemon.run(once=self.once))
+            await board.refresh()
+            stopped = group.create_task(self.stop.wait())
+            await asyncio.wait({sweeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (sweeping, stopped, *side):
+                task.cancel()
+
+    @property
+    def _command(self) -> str:
+        return "sync" if self.once else "run"
+
+    def _reporter(self, board: Board, wirings: Sequence[Wiring]) -> Reporter | None:
+        folder = self.settings.reports_folder
+        if folder is None or self.scan_only:
+            return None
+        why = {
+            each.flow.name: why_streamed(each.flow, each.source.service, each.target.service)
+            for each in wirings
+        }
+        return Reporter(folder, self.flows, board, why, each_scan=not self.once)
+
+    def _end(self, ending: Ending, snapshots: Sequence[FlowSnapshot]) -> End:
+        left = any(one.objects.pending or (one.scan and one.scan.unfinished) for one in snapshots)
+        words = {
+            Ending.DONE: "all done" if self.once else "stopped",
+            Ending.SOME_FAILED: "finished, some failed",
+            Ending.INTERRUPTED: "interrupted: run it again, and it goes on where it was",
+        }
+        interrupted = self.stop.is_set() and left
+        return End(self._command, words[ending], int(ending), interrupted)
 
     def _crew(
         self, state: SqlState, wirings: Sequence[Wiring], tell: Emit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, get_args
 
-from s3flow.model import Change, State, Transfer
+from s3flow.model import Change, Discovered, State, Transfer, Verdict
 
 
 class ScanStarted(NamedTuple):
@@ -36,6 +36,7 @@ class PageMerged(NamedTuple):
     changed: int
     adopted: int
     decided: tuple[Decided, ...] = ()
+    refused: tuple[Discovered, ...] = ()  # the first of those that failed by it
 
 
 class ScanFinished(NamedTuple):

@@ -151,10 +151,22 @@ class Part(NamedTuple):
     encryption: str = ""  # as in ObjectInfo
 
 
+class Sealed(dict[str, str]):
+    """Headers with secrets among them, which show in no repr."""
+
+    def __repr__(self) -> str:
+        """Say how many there are."""
+        return f"<{len(self)} headers>"
+
+
+NOT_SEALED = Sealed()
+
+
 class Original(NamedTuple):
     """The object version that a store is asked to copy by itself.
 
-    *owner* is the account id that its bucket must belong to, "" for any.
+    *owner* is the account id that its bucket must belong to, "" for any. *opening*: headers without
+    which the store cannot read it, or will not (a customer's key, who pays).
     """
 
     bucket: str
@@ -162,6 +174,7 @@ class Original(NamedTuple):
     etag: str
     size: int
     owner: str = ""
+    opening: Sealed = NOT_SEALED
 
 
 class Upload(NamedTuple):
@@ -258,6 +271,8 @@ class Change:
     upload_id: str | None = None
     part_size: int | None = None
     dropped: tuple[str, ...] = ()  # what the target could not carry: "tags", "content-type", …
+    version_id: str = ""  # the source's name for the version that was copied, where it has one
+    worker: int | None = None  # number of the worker process that did it; None: the daemon's own
     version: Listed | None = None  # what is at the source by now, when it is not what was listed
 
 
@@ -370,6 +385,22 @@ class Sample(NamedTuple):
     at: float  # seconds since the epoch
     objects: int
     bytes: int
+
+
+class Verdict(NamedTuple):
+    """Which way a flow's objects of a source bucket go, and why.
+
+    *what* is "objects", or "parts" for those that a store copies in parts. *way* is one of
+    `CopyBy`. Times in seconds since the epoch; it is looked at anew at *expires*, 0: never.
+    """
+
+    flow: str
+    bucket: str
+    what: str
+    way: str
+    reason: str
+    decided: float
+    expires: float
 
 
 class Scan(NamedTuple):

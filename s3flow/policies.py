@@ -34,3 +34,11 @@ class MethodPolicy(StrEnum):
     SERVER_FIRST = "server-first"
     STREAM_ONLY = "stream-only"
     SERVER_ONLY = "server-only"
+
+
+class CopyBy(StrEnum):
+    """Whose credentials ask a store for copies; or that nobody's do, and bytes pass through here."""
+
+    TARGET = "target's credentials"
+    SOURCE = "source's credentials"
+    STREAMED = "streamed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from s3flow.engine.listing import Stretch, Walk
@@ -11,8 +11,10 @@ from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import Blocked, S3flowError
 from s3flow.events import BucketFailed, Decided, PageMerged, ScanFinished, ScanStarted
-from s3flow.model import Page, PageChanges, Scan, State
+from s3flow.model import Discovered, Page, PageChanges, Scan, State
 from s3flow.ports import StateStore
+
+TOLD = 20  # objects that a page fails at once and that are told one by one
 
 
 @dataclass(slots=True)
@@ -73,21 +75,21 @@ class Discovery:
     async def _record(self, scan: Scan, changes: PageChanges, adopted: int) -> None:
         await self.state.apply_page(scan, changes)
         new, changed = len(changes.new), len(changes.changed)
-        self.route.emit(
-            PageMerged(
-                self._flow, changes.bucket, changes.listed, new, changed, adopted, _decided(changes)
-            )
-        )
+        merged = PageMerged(self._flow, changes.bucket, changes.listed, new, changed, adopted)
+        settled = [each for each in changes.new if each.state is not State.DISCOVERED]
+        settled += [each for _, each in changes.changed if each.state is not State.DISCOVERED]
+        if settled:
+            refused = [each for each in settled if each.state is State.FAILED]
+            merged = merged._replace(decided=_summed(settled), refused=tuple(refused[:TOLD]))
+        self.route.emit(merged)
         if new or changed:
             self.found()
 
 
-def _decided(changes: PageChanges) -> tuple[Decided, ...]:
+def _summed(settled: Sequence[Discovered]) -> tuple[Decided, ...]:
     """Sum up what has its outcome without a transfer."""
-    found = [each for each in changes.new if each.state is not State.DISCOVERED]
-    found += [each for _, each in changes.changed if each.state is not State.DISCOVERED]
     sums: dict[tuple[State, str, str, str], list[int]] = {}
-    for each in found:
+    for each in settled:
         cell = sums.setdefault((each.state, each.reason, each.method, each.proof), [0, 0])
         cell[0] += 1
         cell[1] += each.entry.size

@@ -11,6 +11,7 @@ from s3flow import __version__
 from s3flow.model import OUTCOMES, Flow, Method, Outcome
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.tally import NOTHING, FlowTally, Named, Share, merged
+from s3flow.policies import CopyBy, MethodPolicy
 
 FORMAT = 1  # raised when a field changes its meaning
 STREAMED = frozenset({Method.PUT.value, Method.MULTIPART.value})
@@ -44,6 +45,16 @@ class FailureAccount(TypedDict):
     key_hex: str | None
     reason: str
     message: str
+
+
+class RouteAccount(TypedDict):
+    """Which way the objects of a bucket go, or those in parts, and why."""
+
+    bucket: str
+    what: str
+    way: str
+    reason: str
+    decided: str
 
 
 class StreamedAccount(TypedDict):
@@ -95,6 +106,7 @@ class FlowAccount(Figures):
     name: str
     source: str
     target: str
+    routes: list[RouteAccount]
     unlisted_buckets: dict[str, str]
     warnings: dict[str, int]
     warnings_left_out: int
@@ -162,16 +174,39 @@ def account(
     )
 
 
+def why_streamed(flow: Flow, source: str, target: str) -> str:
+    """Say why nothing of a flow is copied inside a store, "" if it may be; the services of its ends."""
+    if flow.method is MethodPolicy.STREAM_ONLY:
+        return 'the flow says so: method = "stream-only"'
+    if not target:
+        return f"{flow.target.endpoint} is a folder"
+    if source != target:
+        return f"{flow.source.endpoint} and {flow.target.endpoint} are two services"
+    return ""
+
+
 def _flow_account(
     tally: FlowTally, flow: Flow, snapshot: FlowSnapshot | None, policy: str | None
 ) -> FlowAccount:
-    # The engine tells the verdict on a bucket once, in words that end with the store's own.
-    why = [policy] if policy else [note for note in tally.notes if "streamed" in note]
+    streamed = [one for one in tally.routes if one.way == CopyBy.STREAMED]
+    why = [f"{one.what} of {one.bucket}: {one.reason}" for one in streamed]
+    if policy and not why:
+        why = [policy]
     return FlowAccount(
         **_figures(tally, why),
         name=flow.name,
         source=str(flow.source),
         target=str(flow.target),
+        routes=[
+            RouteAccount(
+                bucket=one.bucket,
+                what=one.what,
+                way=str(one.way),
+                reason=one.reason,
+                decided=_iso(one.decided),
+            )
+            for one in tally.routes
+        ],
         unlisted_buckets=dict(tally.unlisted),
         warnings=dict(tally.notes),
         warnings_left_out=tally.notes_left_out,

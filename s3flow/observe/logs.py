@@ -161,7 +161,7 @@ class LogEvents:
 
     def _page_merged(self, event: events.PageMerged) -> None:
         fields = event._asdict()
-        del fields["decided"]
+        del fields["decided"], fields["refused"]
         self._log.debug("page merged", **fields)
 
     def _bucket_failed(self, event: events.BucketFailed) -> None:

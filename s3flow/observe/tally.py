@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from s3flow import events
-from s3flow.model import OUTCOMES, Change, Flow, Outcome, State
+from s3flow.model import OUTCOMES, Change, Flow, Outcome, State, Verdict
 
 KEPT = 10  # objects that are named as the slowest and the largest
 FAILURES = 20  # failed objects that are named with their messages
@@ -106,6 +106,7 @@ class FlowTally:
     unlisted: dict[str, str] = field(default_factory=dict)  # by bucket, why
     notes: dict[str, int] = field(default_factory=dict)
     notes_left_out: int = 0
+    routes: list[Verdict] = field(default_factory=list)  # as far as they are known by then
     scans: int = 0
     listed: int = 0
     new: int = 0
@@ -188,6 +189,7 @@ class Tally:
         self._fates: dict[tuple[str, State, str, str, str], list[int]] = {}
         self._numbers = 0
         # Of the whole process; each report has what came since the one before.
+        self._routes: dict[tuple[str, str, str], Verdict] = {}
         self._process = _Process({}, {}, NO_HOLDS)
         self._before: dict[str, _Process] = {}
         self.told: dict[type, Callable[..., None]] = {
@@ -200,6 +202,7 @@ class Tally:
             events.Retried: self._retried,
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
+            events.RouteDecided: self._route_decided,
             events.Warned: self._warned,
             events.LoopHeld: self._loop_held,
             events.WorkerEnded: self._worker_ended,
@@ -228,6 +231,7 @@ class Tally:
         tally.deaths = _since(now.deaths, before.deaths)
         tally.holds = now.holds.since(before.holds)
         self._before[flow] = _Process(dict(now.throttles), dict(now.deaths), now.holds)
+        tally.routes = [route for key, route in self._routes.items() if key[0] == flow]
         tally.ended = self._clock()
         return tally
 
@@ -279,6 +283,9 @@ class Tally:
         for one in event.decided:
             fate = Fate(*one[:4])
             tally.fates[fate] = tally.fates.get(fate, NOTHING).plus(one.objects, one.bytes)
+        for found in event.refused[: FAILURES - len(tally.failures)]:
+            failure = Failure(event.bucket, found.entry.key, found.reason, found.message)
+            tally.failures.append(failure)
 
     def _scan_finished(self, event: events.ScanFinished) -> None:
         self._flows[event.flow].scans += 1
@@ -297,6 +304,10 @@ class Tally:
 
     def _flow_blocked(self, event: events.FlowBlocked) -> None:
         _count(self._flows[event.flow].blocks, event.reason)
+
+    def _route_decided(self, event: events.RouteDecided) -> None:
+        route = event.verdict
+        self._routes[route.flow, route.bucket, route.what] = route
 
     def _warned(self, event: events.Warned) -> None:
         for flow in [event.flow] if event.flow else self._ends:
