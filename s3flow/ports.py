@@ -26,12 +26,14 @@ from s3flow.model import (
     Sample,
     Scan,
     ScanSummary,
+    Sealed,
     Span,
     Stored,
     Total,
     Transfer,
     Upload,
 )
+from s3flow.records import Audited, Record
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -75,12 +77,14 @@ class Source(Protocol):
     """Where objects come from. Keys are bytes and go out exactly as they came in.
 
     *service* names what answers: a target of the same service may copy from here by itself.
-    *owner* is the account id that its buckets must belong to, "" for any.
+    *owner* is the account id that its buckets must belong to, "" for any; *opening* is what a copy
+    from here by its store has to say as well.
     """
 
     name: str
     service: str
     owner: str
+    opening: Sealed
 
     async def list_buckets(self) -> list[Bucket]: ...
 
@@ -328,6 +332,23 @@ class StateStore(Protocol):
 
     async def failures(self, flow: str, limit: int) -> list[tuple[str, bytes, str, str]]:
         """Give (bucket, key, reason, message) of failed objects."""
+        ...
+
+    async def buckets(self, flow: str) -> list[str]:
+        """Name the buckets that the flow has objects in, in the order of their names."""
+        ...
+
+    async def records(
+        self, flow: str, bucket: str, after: bytes = b"", limit: int = ROWS_AT_ONCE
+    ) -> list[Record]:
+        """Give all that is known of the first *limit* objects with keys over *after*, in byte order."""
+        ...
+
+    async def audit(self, flow: str, after: int = 0, limit: int = ROWS_AT_ONCE) -> list[Audited]:
+        """Give the first *limit* facts of the flow with numbers over *after*: also of a forgotten one.
+
+        A fact is there if and only if the change that it tells of is.
+        """
         ...
 
     async def sample(self, flow: str, sample: Sample) -> None:

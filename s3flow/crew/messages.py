@@ -69,6 +69,8 @@ def pack_change(change: Change) -> tuple[Any, ...]:
         change.upload_id,
         change.part_size,
         change.dropped,
+        change.version_id,
+        change.worker,
         None if change.version is None else tuple(change.version),
     )
 

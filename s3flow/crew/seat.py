@@ -227,7 +227,7 @@ class Seat:
             self._moved(*message[1:])
         elif kind == say.REVISED:
             held = self.held[message[1][0]]
-            await self._record(held.transfer.id, say.unpack_change(message[1], held.transfer))
+            await self._record(held.transfer.id, self._change(message[1], held.transfer))
         elif kind == say.REMEMBER:
             task = asyncio.create_task(self._remember(*message[1:]))
             self._remembering.add(task)
@@ -255,12 +255,17 @@ class Seat:
     async def _ended(self, seconds: float, is_durable: bool, packed: tuple[object, ...]) -> None:
         self._fruitful = True
         held = self.held[packed[0]]  # type: ignore[index]
-        change = held.change = say.unpack_change(packed, held.transfer)
+        change = held.change = self._change(packed, held.transfer)
         self._busy[held.transfer.flow] -= 1
         self.load -= held.transfer.size
         held.flow.route.emit(TransferEnded(change, seconds))
         if is_durable:
             await self._record(held.transfer.id, change)
+
+    def _change(self, packed: tuple[object, ...], transfer: Transfer) -> Change:
+        change = say.unpack_change(packed, transfer)
+        change.worker = self.number
+        return change
 
     async def _record(self, number: int, change: Change | None) -> None:
         held = self.held[number]

@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 from s3flow.errors import PathConflict
 from s3flow.model import Change, State, Transfer
+from s3flow.records import Fact
 from s3flow.state import sql
+from s3flow.state.audit import Happened
 from s3flow.state.steps import Bulk, Each, Execute, Fetch, FetchMany, Steps
 from s3flow.state.totals import Deltas, Line
+from s3flow.state.trail import Trail
 
 MESSAGE_LIMIT = 1000  # characters; some servers answer with whole pages
 _BATCH = 500  # ids in one IN (…)
@@ -62,7 +65,7 @@ def abandon(row: Current) -> Steps[None]:
         yield Execute(sql.ABANDON, (row.flow_id, row.upload_id, row.bucket_id, row.object_key))
 
 
-def save(changes: Sequence[Change], now: int) -> Steps[list[Transfer]]:
+def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transfer]]:
     """Record *changes* in their order; give the transfers whose rows are pending or were fenced."""
     rows = yield from current({change.transfer.id for change in changes})
     deltas, versions = Deltas(), []
@@ -81,6 +84,9 @@ def save(changes: Sequence[Change], now: int) -> Steps[list[Transfer]]:
         if line != old_line or after.size != row.size:
             deltas.count(old_line, -1, -row.size)
             deltas.count(line, 1, after.size)
+            if after.state >= sql.FIRST_FINAL:
+                _, bucket_id, state, _, method, proof = line
+                trail.ended(change, bucket_id, state, after.size, method, proof)
         if after.dropped != row.dropped:
             deltas.dropped(row.flow_id, row.dropped, after.dropped)
         if (version := change.version) is not None:
@@ -102,11 +108,13 @@ def save(changes: Sequence[Change], now: int) -> Steps[list[Transfer]]:
             after.upload_id or None,
             change.part_size,
             now,
+            change.version_id or None,
         )
     yield Bulk(sql.SAVE, list(updates.values()))
     if versions:
         yield Each(sql.SET_VERSION, versions)
     yield from deltas.write()
+    yield from trail.write(now)
     return open_again
 
 
@@ -157,7 +165,23 @@ def remember_upload(transfer: Transfer, upload_id: str, part_size: int, now: int
     yield Execute(sql.SET_UPLOAD, (_TRANSFERRING, upload_id or None, part_size, now, row.id))
 
 
-def retry(flow_id: int, reason: str | None, after: int, now: int) -> Steps[list[int]]:
+def bucket_names(flow_id: int) -> Steps[dict[int, str]]:
+    """Name the buckets in which the flow has objects, by id and in the order of their names."""
+    return {int(number): name for number, name in (yield Fetch(sql.BUCKETS_OF, (flow_id,)))}
+
+
+def etags(ids: Sequence[int]) -> Steps[dict[int, str]]:
+    """Give the ETags of rows."""
+    found: dict[int, str] = {}
+    for start in range(0, len(ids), _BATCH):
+        batch = ids[start : start + _BATCH]
+        found.update((yield FetchMany(sql.any_of(sql.VERSIONS, len(batch)), batch)))
+    return found
+
+
+def retry(
+    flow: str, flow_id: int, reason: str | None, after: int, trail: Trail, now: int
+) -> Steps[list[int]]:
     """Send the next slice of failed rows with ids over *after* back to work; give their ids.
 
     Whose place at the target belongs to another is for the next scan to decide again: a worker
@@ -166,6 +190,8 @@ def retry(flow_id: int, reason: str | None, after: int, now: int) -> Steps[list[
     found = yield Fetch(sql.FAILED_IDS, (flow_id, after, reason, reason))
     ids = [row_id for (row_id,) in found]
     deltas, updates = Deltas(), []
+    names = yield from bucket_names(flow_id)
+    etag_of = yield from etags(ids)
     for row in (yield from current(ids)).values():
         state, why = State.DISCOVERED, ""
         if row.reason == PathConflict.reason:
@@ -173,6 +199,10 @@ def retry(flow_id: int, reason: str | None, after: int, now: int) -> Steps[list[
         deltas.count(row.line, -1, -row.size)
         deltas.count((flow_id, row.bucket_id, sql.CODES[state], why, "", ""), 1, row.size)
         updates.append((sql.CODES[state], why, now, row.id))
+        place = (row.bucket_id, names[row.bucket_id], row.object_key)
+        fact = Happened(Fact.RETRIED, *place, row.size, etag_of[row.id], reason=row.reason)
+        trail.note(flow, fact)
     yield Each(sql.TRY_AGAIN, updates)
     yield from deltas.write()
+    yield from trail.write(now)
     return ids

@@ -6,8 +6,11 @@ import json
 
 from s3flow.errors import FlowChanged, StateError
 from s3flow.model import Flow, Sample, Scan, ScanSummary
+from s3flow.records import Fact
 from s3flow.state import sql
+from s3flow.state.audit import Happened
 from s3flow.state.steps import Execute, Fetch, Insert, Steps, first
+from s3flow.state.trail import Trail
 
 KEPT_SCANS = 100
 SAMPLE_SPACING = 1.0  # seconds
@@ -89,6 +92,7 @@ def finish_scan(scan: Scan, now: float) -> Steps[None]:
         yield Execute(sql.SET_ADOPTED, (flow_id,))
         yield Execute(sql.DROP_RANGES, (flow_id,))
         yield Execute(sql.PRUNE_SCANS, (flow_id, scan.id - KEPT_SCANS))
+        yield Execute(sql.PRUNE_BATCHES)
         yield Execute(sql.DROP_EMPTY_TOTALS, (flow_id,))
         yield Execute(sql.SET_META, (_draining(flow_id), str(now)))
 
@@ -124,7 +128,7 @@ def add_sample(name: str, sample: Sample) -> Steps[None]:
         yield Execute(sql.ADD_SAMPLE, (flow_id, *sample))
 
 
-def unname(name: str) -> Steps[bool]:
+def unname(name: str, trail: Trail, now: int) -> Steps[bool]:
     """Make the flow unknown at once; `sweep` removes its rows. False when it was so already."""
     flow_id = yield from find_flow(name)
     if flow_id is None:
@@ -134,6 +138,8 @@ def unname(name: str) -> Steps[bool]:
     yield Execute(sql.DROP_RANGES, (flow_id,))
     for statement in sql.DROP_OF_FLOW:
         yield Execute(statement, (flow_id,))
+    trail.note(name, Happened(Fact.FORGOTTEN, 0, "", b"", 0))
+    yield from trail.write(now)
     return True
 
 

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 from s3flow.errors import SourceGone, StateError
 from s3flow.model import Discovered, PageChanges, Scan, State
+from s3flow.records import Fact
 from s3flow.state import sql
-from s3flow.state.changes import MESSAGE_LIMIT, Current, abandon, current
+from s3flow.state.audit import Happened
+from s3flow.state.changes import MESSAGE_LIMIT, Current, abandon, current, etags
 from s3flow.state.steps import Add, Each, Execute, Fetch, Insert, Steps, first
 from s3flow.state.totals import Deltas
+from s3flow.state.trail import Trail, fact_of
 
 _TRANSFERRING = sql.CODES[State.TRANSFERRING]
 
@@ -41,7 +44,7 @@ def apply_page(scan: Scan, page: PageChanges, merge: PageMerge) -> Steps[list[in
         yield Execute(sql.SET_RANGE, (*place, page.cut, page.cut, end, False))
         end = page.cut
     yield Execute(sql.SET_RANGE, (*place, page.start, page.cursor, end, page.done))
-    yield from merge.deltas.write()
+    yield from merge.write()
     return [row_id for row_id, _ in changed]
 
 
@@ -52,22 +55,34 @@ class PageMerge:
     finds out by itself.
     """
 
-    __slots__ = ("_flow_id", "_held", "_next_id", "_now", "bucket_id", "deltas")
+    __slots__ = (
+        "_flow",
+        "_flow_id",
+        "_held",
+        "_name",
+        "_next_id",
+        "_now",
+        "_trail",
+        "bucket_id",
+        "deltas",
+    )
 
     def __init__(
         self,
-        flow_id: int,
-        bucket_id: int,
+        flow: tuple[str, int],
+        bucket: tuple[str, int],
+        trail: Trail,
         *,
         first_id: int,
         now: int,
         held: set[int],
     ) -> None:
-        self._flow_id = flow_id
+        self._flow, self._flow_id = flow
+        self._name, self.bucket_id = bucket
+        self._trail = trail
         self._next_id = first_id
         self._now = now
         self._held = held
-        self.bucket_id = bucket_id
         self.deltas = Deltas()
 
     def insert(self, items: Sequence[Discovered]) -> Steps[list[tuple[int, Discovered]]]:
@@ -116,8 +131,12 @@ class PageMerge:
     def _count(self, items: Sequence[Discovered]) -> None:
         codes, flow_id, bucket, count = sql.CODES, self._flow_id, self.bucket_id, self.deltas.count
         for item in items:
-            line = (flow_id, bucket, codes[item.state], item.reason, item.method, item.proof)
-            count(line, 1, item.entry.size)
+            state = codes[item.state]
+            count(
+                (flow_id, bucket, state, item.reason, item.method, item.proof), 1, item.entry.size
+            )
+            if state >= sql.FIRST_FINAL:
+                self._ended(item, state)
 
     def _sort_out(
         self, items: Sequence[Discovered]
@@ -139,6 +158,7 @@ class PageMerge:
         its next worker aborts what it finds at the key.
         """
         rows = yield from current(row_id for row_id, _ in changed)
+        etag_of = yield from etags(list(rows))
         updates = []
         for row_id, item in changed:
             row = rows.get(row_id)
@@ -152,6 +172,11 @@ class PageMerge:
                 yield from abandon(row)
             line = (row.flow_id, row.bucket_id, state, item.reason, item.method, item.proof)
             self.deltas.count(line, 1, entry.size)
+            if row.state >= sql.FIRST_FINAL:
+                was = f"was {sql.STATES[row.state]}, now {entry.size} bytes, ETag {entry.etag}"
+                self._note(Fact.CHANGED, row, etag_of[row.id], detail=was)
+            if state >= sql.FIRST_FINAL:
+                self._ended(item, state)
             updates.append(
                 (
                     entry.size,
@@ -174,6 +199,7 @@ class PageMerge:
         """Skip what the source does not list any more, unless it arrived in the meantime."""
         gone = []
         rows = yield from current(it for it in ids if it not in self._held)
+        etag_of = yield from etags(list(rows))
         for row in rows.values():
             if row.state < sql.FIRST_FINAL or row.state == sql.FAILED:
                 self._take_out(row)
@@ -181,8 +207,46 @@ class PageMerge:
                 skipped = sql.CODES[State.SKIPPED]
                 line = (row.flow_id, row.bucket_id, skipped, SourceGone.reason, "", "")
                 self.deltas.count(line, 1, row.size)
+                reason = SourceGone.reason
+                was = f"was {sql.STATES[row.state]}"
+                self._note(Fact.VANISHED, row, etag_of[row.id], reason=reason, detail=was)
                 gone.append((SourceGone.reason, self._now, row.id))
         yield Each(sql.VANISH, gone)
+
+    def write(self) -> Steps[None]:
+        """Put the sums into the totals, and the facts into the audit trail."""
+        yield from self.deltas.write()
+        yield from self._trail.write(self._now)
+
+    def _ended(self, item: Discovered, state: int) -> None:
+        """Note what becomes of a listed object at once."""
+        method, proof, reason = str(item.method), str(item.proof), item.reason
+        key, size, etag, _, _ = item.entry
+        fact = Happened(
+            fact_of(state, method, reason),
+            self.bucket_id,
+            self._name,
+            key,
+            size,
+            etag,
+            item.target_etag,
+            method=method,
+            proof=proof,
+            reason=reason,
+            detail=item.message,
+        )
+        self._trail.note(self._flow, fact)
+
+    def _note(
+        self, fact: Fact, row: Current, etag: str, *, reason: str = "", detail: str = ""
+    ) -> None:
+        """Note what happened to the version that a row had."""
+        place = (row.bucket_id, self._name, row.object_key)
+        version = (row.size, etag, row.target_etag)
+        named = Happened(
+            fact, *place, *version, "", row.method, row.proof, reason or row.reason, detail
+        )
+        self._trail.note(self._flow, named)
 
     def _take_out(self, row: Current) -> None:
         self.deltas.count(row.line, -1, -row.size)

@@ -7,7 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 from s3flow.model import KeyRange, Row, Sample, Scan, ScanSummary, Total
 from s3flow.ports import ROWS_AT_ONCE
-from s3flow.state import flows, sql
+from s3flow.records import Audited, Record
+from s3flow.state import audit, flows, sql
+from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
 
 T = TypeVar("T")
@@ -127,6 +129,46 @@ class Queries:
         """Give the samples that are kept, in the order of time."""
         return [Sample._make(row) for row in await self._select(sql.SAMPLES, flow)]
 
+    async def buckets(self, flow: str) -> list[str]:
+        """Name the buckets that the flow has objects in, in the order of their names."""
+
+        def work() -> Steps[list[str]]:
+            flow_id = yield from flows.find_flow(flow)
+            return [] if flow_id is None else list((yield from bucket_names(flow_id)).values())
+
+        return await self._database.read(work)
+
+    async def records(
+        self, flow: str, bucket: str, after: bytes = b"", limit: int = ROWS_AT_ONCE
+    ) -> list[Record]:
+        """Give all that is known of the first *limit* objects with keys over *after*."""
+
+        def work() -> Steps[Found]:
+            place = yield from _place(flow, bucket)
+            if place is None:
+                return ()
+            found: Found = yield Fetch(sql.RECORDS, (*place, after, limit))
+            return found
+
+        return [_record(bucket, row) for row in await self._database.read(work)]
+
+    async def audited(self) -> dict[str, audit.Head]:
+        """Name the flows that have an audit trail, with its head; forgotten ones among them."""
+        rows = await self._database.read(lambda: fetch(sql.CHAINS))
+        return {flow: audit.Head(int(seq), bytes(digest).hex()) for flow, seq, digest in rows}
+
+    async def audit(self, flow: str, after: int = 0, limit: int = ROWS_AT_ONCE) -> list[Audited]:
+        """Give the first *limit* rows of the flow's audit trail with numbers over *after*."""
+
+        def work() -> Steps[Found]:
+            chain = first((yield Fetch(sql.CHAIN, (flow,))))
+            if chain is None:
+                return ()
+            found: Found = yield Fetch(sql.AUDIT, (chain[0], after, limit))
+            return found
+
+        return [audit.as_fields(row) for row in await self._database.read(work)]
+
     async def _select(self, statement: str, flow: str, *more: object) -> Found:
         def work() -> Steps[Found]:
             flow_id = yield from flows.find_flow(flow)
@@ -140,6 +182,12 @@ def fetch(statement: str, *values: object) -> Steps[Found]:
     """Give all rows of one statement."""
     found: Found = yield Fetch(statement, values)
     return found
+
+
+def _record(bucket: str, row: Sequence[Any]) -> Record:
+    key, size, etag, version_id, modified, storage_class, state, *rest = row
+    version = (size, etag, version_id or "", modified, storage_class)
+    return Record._make((bucket, key, *version, sql.STATES[state], *rest))
 
 
 def _place(flow: str, bucket: str) -> Steps[tuple[int, int] | None]:

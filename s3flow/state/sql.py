@@ -59,6 +59,7 @@ UNNAMED_FLOWS = "SELECT id FROM flows WHERE name IS NULL"
 DROP_FLOW = "DELETE FROM flows WHERE id = ?"
 DROP_RANGES = "DELETE FROM ranges WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)"
 DROP_OF_FLOW = (
+    "DELETE FROM batches WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)",
     "DELETE FROM scans WHERE flow_id = ?",
     "DELETE FROM totals WHERE flow_id = ?",
     "DELETE FROM dropped WHERE flow_id = ?",
@@ -84,6 +85,7 @@ COUNT_LISTED = (
 )
 END_SCAN = "UPDATE scans SET finished = ? WHERE id = ? AND finished IS NULL"
 PRUNE_SCANS = "DELETE FROM scans WHERE flow_id = ? AND id < ? AND finished IS NOT NULL"
+PRUNE_BATCHES = "DELETE FROM batches WHERE scan_id NOT IN (SELECT id FROM scans)"
 RANGE = (
     "SELECT last_key, end_key, done FROM ranges"
     " WHERE scan_id = ? AND bucket_id = ? AND start_key = ?"
@@ -188,6 +190,35 @@ ABANDONED = (
 DROP_META = "DELETE FROM meta WHERE name = ?"
 DROP_ABANDONED = "DELETE FROM abandoned WHERE flow_id = ? AND upload_id = ?"
 
+# --- the audit trail -------------------------------------------------------------------------
+
+CHAIN = "SELECT id, seq, hash FROM chains WHERE flow = ?"
+CHAINS = "SELECT flow, seq, hash FROM chains ORDER BY flow"
+ADD_CHAIN = "INSERT INTO chains (flow, seq, hash) VALUES (?, 0, ?)"
+SET_CHAIN = "UPDATE chains SET seq = ?, hash = ? WHERE id = ?"
+ADD_AUDIT = (
+    "INSERT INTO audit (chain_id, seq, at, fact, bucket_id, object_key, size, etag, target_etag,"
+    " version_id, method, proof, reason, detail, worker, hash) VALUES {rows}"
+)
+AUDIT = (
+    "SELECT c.flow, a.seq, a.at, a.fact, b.name, a.object_key, a.size, a.etag, a.target_etag,"
+    " a.version_id, a.method, a.proof, a.reason, a.detail, a.worker, a.hash"
+    " FROM audit a JOIN chains c ON c.id = a.chain_id LEFT JOIN buckets b ON b.id = a.bucket_id"
+    " WHERE a.chain_id = ? AND a.seq > ? ORDER BY a.seq LIMIT ?"
+)
+NEWEST_SCAN = "SELECT max(s.id) FROM scans s JOIN flows f ON f.id = s.flow_id WHERE f.name = ?"
+BUCKETS_OF = (
+    "SELECT DISTINCT b.id, b.name FROM totals t JOIN buckets b ON b.id = t.bucket_id"
+    " WHERE t.flow_id = ? AND t.objects <> 0 ORDER BY b.name"
+)
+RECORDS = (
+    "SELECT object_key, size, etag, version_id, modified, storage_class, state, reason, message,"
+    " method, proof, target_etag, dropped, attempts, discovered_at, updated_at FROM objects"
+    " WHERE flow_id = ? AND bucket_id = ? AND object_key > ? ORDER BY object_key LIMIT ?"
+)
+# What is told of a version besides what `CURRENT` has, where that happens seldom.
+VERSIONS = Select(("id", "etag"), "FROM objects WHERE id IN ({ids}) LIMIT 1000000")
+
 # --- SQLite's own ----------------------------------------------------------------------------
 # INDEXED BY refuses to run rather than scan the table: the order of these lookups is a promise.
 
@@ -195,7 +226,8 @@ SAVE = (
     "UPDATE objects SET state = v.column2, reason = v.column3, message = v.column4,"
     " method = v.column5, proof = v.column6, target_etag = v.column7, dropped = v.column8,"
     " attempts = v.column9, retry_at = v.column10, upload_id = v.column11, part_size = v.column12,"
-    " updated_at = v.column13 FROM (VALUES {rows}) AS v WHERE objects.id = v.column1"
+    " updated_at = v.column13, version_id = coalesce(v.column14, version_id)"
+    " FROM (VALUES {rows}) AS v WHERE objects.id = v.column1"
 )
 SET_META = (
     "INSERT INTO meta (name, value) VALUES (?, ?)"
@@ -216,6 +248,15 @@ ADD_TOTAL = (
 ADD_DROPPED = (
     "INSERT INTO dropped (flow_id, field, objects) VALUES (?, ?, ?)"
     " ON CONFLICT (flow_id, field) DO UPDATE SET objects = objects + excluded.objects"
+)
+ADD_BATCH = (
+    "INSERT INTO batches"
+    " (scan_id, verified, adopted, skipped, failed, deleted, verified_bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scan_id) DO UPDATE SET"
+    " verified = verified + excluded.verified, adopted = adopted + excluded.adopted,"
+    " skipped = skipped + excluded.skipped, failed = failed + excluded.failed,"
+    " deleted = deleted + excluded.deleted,"
+    " verified_bytes = verified_bytes + excluded.verified_bytes"
 )
 ABANDON = (
     "INSERT INTO abandoned (flow_id, upload_id, bucket_id, object_key) VALUES (?, ?, ?, ?)"

@@ -13,14 +13,16 @@ from s3flow.state import flows, pages, sql
 from s3flow.state.claims import Claims, Taken
 from s3flow.state.queries import Database, Queries, fetch
 from s3flow.state.steps import Each, Fetch, Steps
+from s3flow.state.trail import Trail, this_process
 
 
 class SqlState(Queries):
     """A method is one work for the database, or a few in slices."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, audited: bool = True) -> None:
         super().__init__(database)
         self._clock = clock
+        self._process = this_process() if audited else ""
         self._claims = Claims()
         self._next_id = 1
         self._background: set[asyncio.Task[object]] = set()
@@ -56,8 +58,9 @@ class SqlState(Queries):
         def work() -> Steps[list[int]]:
             flow_id = yield from flows.need_flow(scan.flow)
             merge = pages.PageMerge(
-                flow_id,
-                (yield from pages.bucket_id(changes.bucket)),
+                (scan.flow, flow_id),
+                (changes.bucket, (yield from pages.bucket_id(changes.bucket))),
+                Trail(self._process),
                 first_id=self._next_id,
                 now=self._now(),
                 held=self._claims.held,
@@ -124,7 +127,7 @@ class SqlState(Queries):
         """Record changes in one transaction and end their claims; fenced ones change nothing."""
         now = self._now()
         await self._database.write(
-            lambda: outcomes.save(changes, now),
+            lambda: outcomes.save(changes, Trail(self._process), now),
             lambda pending: self._claims.end([it.transfer.id for it in changes], pending),
         )
 
@@ -160,7 +163,8 @@ class SqlState(Queries):
             flow_id = yield from flows.find_flow(flow)
             if flow_id is None:
                 return []
-            return (yield from outcomes.retry(flow_id, reason, last, self._now()))
+            trail = Trail(self._process)
+            return (yield from outcomes.retry(flow, flow_id, reason, last, trail, self._now()))
 
         def look_again(ids: list[int]) -> None:
             if ids:
@@ -184,7 +188,8 @@ class SqlState(Queries):
     async def forget(self, flow: str) -> bool:
         """Drop all that is known of a flow: at once for readers, row by row behind their backs."""
         was_known = await self._database.write(
-            lambda: flows.unname(flow), lambda _: self._claims.forget(flow)
+            lambda: flows.unname(flow, Trail(self._process), self._now()),
+            lambda _: self._claims.forget(flow),
         )
         while await self._database.write(flows.sweep):
             pass

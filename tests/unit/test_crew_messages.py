@@ -50,6 +50,8 @@ CHANGES = st.builds(
     upload_id=st.none() | TEXTS,
     part_size=st.none() | NUMBERS,
     dropped=st.lists(TEXTS, max_size=3).map(tuple),
+    version_id=TEXTS,
+    worker=st.none() | NUMBERS,
     version=st.none()
     | st.builds(
         Listed, key=st.binary(), size=NUMBERS, etag=TEXTS, modified=NUMBERS, storage_class=TEXTS

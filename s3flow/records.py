@@ -1,0 +1,68 @@
+"""What the state tells of the past: the record of an object, and the facts of the audit trail."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from s3flow.model import State
+
+
+class Fact(StrEnum):
+    """What can happen to an object that changes where it stands. The values are stored."""
+
+    VERIFIED = "verified"  # transferred, and shown to be equal
+    ADOPTED = "adopted"  # was at the target already, and was shown to be equal
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    DELETED = "deleted"  # at the source, after it was verified
+    RETRIED = "retried"  # sent back to work by a person, after it had failed
+    VANISHED = "vanished"  # at the source, before it was verified
+    CHANGED = "changed"  # another version is at the source, after this one was done
+    FORGOTTEN = "forgotten"  # the whole flow, by a person
+
+
+class Audited(NamedTuple):
+    """A row of a flow's audit trail: a fact, and the hash that chains it to the row before.
+
+    *etag* and *size* are the source's; *version_id* is "" where it has none.
+    """
+
+    flow: str
+    seq: int  # from 1, without gaps
+    at: int  # milliseconds since the epoch
+    fact: str
+    bucket: str
+    key: bytes
+    size: int
+    etag: str
+    target_etag: str
+    version_id: str
+    method: str
+    proof: str
+    reason: str
+    detail: str
+    worker: str
+    hash: str  # 64 hexadecimal digits
+
+
+class Record(NamedTuple):
+    """All that the state knows of an object. Times in milliseconds since the epoch."""
+
+    bucket: str
+    key: bytes
+    size: int
+    etag: str
+    version_id: str
+    modified: int
+    storage_class: str
+    state: State
+    reason: str
+    message: str
+    method: str
+    proof: str
+    target_etag: str
+    dropped: str  # what the target could not carry, by commas
+    attempts: int
+    discovered: int
+    updated: int  # of a verified one: when that became durable
