@@ -5,9 +5,10 @@ It knows no settings: a worker process that reads none imports no pydantic, whic
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s3flow.engine.wiring import Pace, Wiring
@@ -15,6 +16,7 @@ from s3flow.errors import ConfigError
 from s3flow.model import Flow
 from s3flow.stores.local import LocalStore
 from s3flow.stores.s3 import S3Settings, S3Store
+from s3flow.stores.s3.settings import IDENTITY, TOLD_APART
 
 Store = S3Store | LocalStore
 
@@ -61,14 +63,64 @@ async def opened(
                 if name not in stores:
                     stores[name] = open_store(settings[name])
                     stack.push_async_callback(stores[name].close)
-        yield [_wiring(flow, stores) for flow in flows]
+        copiers: dict[tuple[str, str], S3Store] = {}
+        for flow in flows:
+            ends = (flow.source.endpoint, flow.target.endpoint)
+            other = _as_source(*(settings[name] for name in ends))
+            if other is not None and ends not in copiers and _one_service(stores, *ends):
+                copiers[ends] = S3Store(other)
+                stack.push_async_callback(copiers[ends].close)
+        yield [_wiring(flow, stores, copiers, settings) for flow in flows]
 
 
-def _wiring(flow: Flow, stores: Mapping[str, Store]) -> Wiring:
-    source, target = stores[flow.source.endpoint], stores[flow.target.endpoint]
+def _wiring(
+    flow: Flow,
+    stores: Mapping[str, Store],
+    copiers: Mapping[tuple[str, str], S3Store],
+    settings: Mapping[str, StoreSettings],
+) -> Wiring:
+    ends = (flow.source.endpoint, flow.target.endpoint)
+    source, target = (stores[name] for name in ends)
     if isinstance(source, LocalStore):
         raise ConfigError(f"flow {flow.name}: {flow.source.endpoint} is a folder, not a source")
-    return Wiring(flow, source, target, reader=target if isinstance(target, S3Store) else None)
+    return Wiring(
+        flow,
+        source,
+        target,
+        reader=target if isinstance(target, S3Store) else None,
+        copier=copiers.get(ends),
+        endpoints=_fingerprint([settings[name] for name in ends]),
+    )
+
+
+def _one_service(stores: Mapping[str, Store], source: str, target: str) -> bool:
+    here, there = stores[source], stores[target]
+    return (
+        isinstance(here, S3Store) and isinstance(there, S3Store) and here.service == there.service
+    )
+
+
+def _as_source(source: StoreSettings, target: StoreSettings) -> S3Settings | None:
+    """Describe the target as the source's principal sees it; None where both are one.
+
+    What that one writes would stay its own and out of the reach of the bucket's owner, wherever
+    buckets take ACLs, unless it says so.
+    """
+    if isinstance(source, LocalSettings) or isinstance(target, LocalSettings):
+        return None
+    theirs = {name: getattr(source, name) for name in IDENTITY}
+    if all(getattr(target, name) == value for name, value in theirs.items()):
+        return None
+    return replace(target, **theirs, acl="bucket-owner-full-control")
+
+
+def _fingerprint(ends: Sequence[StoreSettings]) -> str:
+    """Tell configurations apart by whatever may change where copies work, without showing any of it."""
+    told = [
+        [str(getattr(end, name, None)) for name in ("name", "url", "region", *TOLD_APART)]
+        for end in ends
+    ]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
 def marks_of(wirings: Sequence[Wiring]) -> dict[str, bytes]:

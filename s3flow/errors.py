@@ -44,6 +44,12 @@ class StateLocked(StateError):
     reason = "state_locked"
 
 
+class StateLost(StateError):
+    """This process may not write to the state any more: all ends, and a new start goes on."""
+
+    reason = "state_lost"
+
+
 class WorkerLost(S3flowError):
     """A worker process died; when the next ones die as well, without having moved anything, all ends."""
 
@@ -203,6 +209,12 @@ class Refused(Permanent):
     """The store refuses the request as it stands (4xx with no better name)."""
 
     reason = "refused"
+
+
+class AclRefused(Refused):
+    """The bucket takes no ACLs: the same request without one is right."""
+
+    reason = "acl_refused"
 
 
 class NameRefused(Permanent):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from s3flow.engine import plan, verify
-from s3flow.engine.multipart import OpenUpload, Way, abort, copy_in_parts
-from s3flow.engine.route import Copied, Route, object_name
-from s3flow.engine.verdicts import Verdicts
+from s3flow.engine.multipart import OpenUpload, Way, copy_in_parts
+from s3flow.engine.route import BY_SOURCE, Copied, Route, object_name
+from s3flow.engine.uploads import abort, drop
+from s3flow.engine.verdicts import Verdicts, of_parts
 from s3flow.errors import (
     AccessDenied,
     Archived,
@@ -22,8 +25,8 @@ from s3flow.errors import (
     Stalled,
 )
 from s3flow.events import BytesMoved, Warned
-from s3flow.model import Method, Original, Part, Proof, State, Transfer
-from s3flow.policies import MethodPolicy, TagPolicy
+from s3flow.model import Method, Original, Part, Proof, Transfer
+from s3flow.policies import CopyBy, MethodPolicy, TagPolicy
 
 # After so many failures of whatever kind, an object that may be streamed is: a store that answers
 # 500 to every copy must not fail what a GET and a PUT can move.
@@ -46,30 +49,67 @@ async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> C
     if not only and (transfer.attempts >= ATTEMPTS or _was_streamed(route, transfer)):
         return None
     in_parts = _in_parts(route, transfer)
-    learnt = _of_parts(bucket) if in_parts else bucket
+    learnt = of_parts(bucket) if in_parts else bucket
     if learnt not in verdicts.works and not await verdicts.ask(learnt) and not only:
         return None
-    try:
-        if in_parts or transfer.upload_id:
-            copied = await _copy_parts(route, verdicts, transfer)
+    return await _some_way(route, verdicts, transfer, learnt, in_parts=in_parts)
+
+
+async def _some_way(
+    route: Route, verdicts: Verdicts, transfer: Transfer, learnt: str, *, in_parts: bool
+) -> Copied | None:
+    """Ask for the copy with the credentials that may; None when it is refused to all of them."""
+    why = ""  # what was tried in vain, and what came of it
+    for way in _ways(verdicts, transfer, learnt):
+        try:
+            if in_parts or transfer.upload_id:
+                copied = await _copy_parts(route, verdicts, transfer, way, why)
+            else:
+                copied = await _copy_whole(route, transfer, way)
+        except CopyRefused as error:
+            why = f"{why}; {_with(way)}{error}" if why else f"{_with(way)}{error}"
+            begun = await _for_the_next(route, transfer)
+            if begun is None:
+                break
+            transfer = begun
+        except S3flowError as error:
+            _learn(route, verdicts, transfer, learnt, error)
+            raise
+        except BaseException:
+            verdicts.tried(learnt)
+            raise
         else:
-            copied = await _copy_whole(route, transfer, *there)
-    except S3flowError as error:
-        _learn(route, verdicts, transfer, learnt, error)
-        if isinstance(error, CopyRefused):
-            return None
-        raise
-    except BaseException:
-        verdicts.tried(learnt)
-        raise
-    if verdicts.failing or learnt not in verdicts.works:
-        verdicts.copied(learnt)
-    return copied
+            if verdicts.failing or verdicts.strays or verdicts.works.get(learnt) != way:
+                verdicts.copied(learnt, way, why)
+            return copied
+    _learn(route, verdicts, transfer, learnt, CopyRefused(why))
+    return None
 
 
-def _of_parts(bucket: str) -> str:
-    """Name what is learnt of parts: Ceph's gateway lets other accounts copy whole objects alone."""
-    return f"{bucket}/parts"  # no bucket has a slash in its name
+def _ways(verdicts: Verdicts, transfer: Transfer, learnt: str) -> Sequence[CopyBy]:
+    if transfer.upload_id:  # whoever began it goes on with it
+        return (CopyBy.SOURCE if transfer.upload_id.startswith(BY_SOURCE) else CopyBy.TARGET,)
+    return verdicts.ways(learnt)
+
+
+def _with(way: CopyBy) -> str:
+    return "" if way is CopyBy.TARGET else f"with the {way}: "
+
+
+async def _for_the_next(route: Route, transfer: Transfer) -> Transfer | None:
+    """Give a refused transfer as the next way may begin it; None if it is to be streamed.
+
+    Parts that were copied with the target's credentials are worth something in a stream, which goes
+    by the same ones.
+    """
+    begun = route.begun.get(transfer.id, transfer)
+    if not begun.upload_id:
+        return begun
+    if begun.upload_id.startswith(BY_SOURCE):
+        return await drop(route, begun)
+    if route.copier is None or transfer.upload_id or transfer.id in route.advanced:
+        return None
+    return await drop(route, begun)
 
 
 def _learn(
@@ -81,9 +121,9 @@ def _learn(
     """
     is_verdict = False
     if isinstance(error, CopyRefused):
-        is_verdict = verdicts.refused(learnt)
+        is_verdict = verdicts.refused(learnt, str(error))
     elif isinstance(error, Conflict | Corrupted | ServerError | Stalled):
-        is_verdict = verdicts.failed(learnt)
+        is_verdict = verdicts.failed(learnt, str(error))
     else:
         verdicts.tried(learnt)
     if route.flow.method is not MethodPolicy.SERVER_ONLY:
@@ -148,48 +188,50 @@ def _in_parts(route: Route, transfer: Transfer) -> bool:
     return method is Method.SERVER_MULTIPART
 
 
-async def _copy_parts(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied:
+async def _copy_parts(
+    route: Route, verdicts: Verdicts, transfer: Transfer, way: CopyBy, why: str
+) -> Copied:
     """Copy an object in parts, or as a whole where the target cannot repeat its source's."""
     if _in_parts(route, transfer):
         try:
-            copied = await copy_in_parts(route, transfer, _by_parts(verdicts))
-        except Refused as error:
+            copied = await copy_in_parts(route, transfer, _by_parts(verdicts, way, why))
+        except (Refused, AccessDenied) as error:
+            if isinstance(error, AccessDenied) and way is CopyBy.TARGET:
+                raise  # a stream would be refused as well
             # Of the upload as a whole: nothing says that its parts are worth anything in a stream.
-            begun = route.begun.get(transfer.id, transfer)
-            await abort(route, begun)
-            route.begun[begun.id] = begun._replace(
-                state=State.DISCOVERED, upload_id=None, part_size=None
-            )
+            await drop(route, route.begun.get(transfer.id, transfer))
             raise CopyRefused(str(error)) from error
         if copied is not None:
             return copied
     if transfer.upload_id:
         await abort(route, transfer)  # of a plan with parts, which is not the plan any more
-    return await _copy_whole(route, transfer, *route.destination(transfer))
+    return await _copy_whole(route, transfer, way)
 
 
-async def _copy_whole(route: Route, transfer: Transfer, bucket: str, key: bytes) -> Copied:
+async def _copy_whole(route: Route, transfer: Transfer, way: CopyBy) -> Copied:
     flow, size = route.flow, transfer.size
+    bucket, key = route.destination(transfer)
     storage_class = plan.target_storage_class(flow, transfer.storage_class)
     if storage_class == transfer.storage_class == "STANDARD":
         storage_class = ""  # what every store takes an object for when nothing is said
+    copier = route.target if way is CopyBy.TARGET else route.copier or route.target
     if route.request_buckets:
         await route.turn(1)
     async with route.gate:
         try:
-            stored = await route.target.copy_object(
+            stored = await copier.copy_object(
                 _original(route, transfer),
                 bucket,
                 key,
                 storage_class=storage_class,
                 with_tags=flow.tags is not TagPolicy.DROP,
             )
-        except Permanent as error:
-            raise await _judged(route, transfer, error) from error
-        except SourceChanged as error:
+        except (Permanent, SourceChanged) as error:
             raise await _judged(route, transfer, error) from error
     route.passed += size
     route.emit(BytesMoved(flow.name, size))
+    if way is CopyBy.SOURCE:
+        await verify.readable(route, transfer, stored)
     etag = transfer.etag
     if stored.etag == etag and (plan.is_md5(etag) or plan.parts_in(etag)):
         return Copied(Method.SERVER_COPY, Proof.ETAG, stored, ())
@@ -198,27 +240,36 @@ async def _copy_whole(route: Route, transfer: Transfer, bucket: str, key: bytes)
 
 
 def _original(route: Route, transfer: Transfer) -> Original:
-    return Original(transfer.bucket, transfer.key, transfer.etag, transfer.size, route.source.owner)
+    source = route.source
+    return Original(
+        transfer.bucket, transfer.key, transfer.etag, transfer.size, source.owner, source.opening
+    )
 
 
-def _by_parts(verdicts: Verdicts) -> Way:
+def _by_parts(verdicts: Verdicts, by: CopyBy, why: str) -> Way:
     async def bring(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]]:
         route, transfer = upload.route, upload.transfer
         bucket, key = route.destination(transfer)
         span = upload.layout.span(number)
+        store, upload_id = route.held(upload.upload_id)
         await route.turn(1)
         async with route.gate:
             try:
-                part = await route.target.upload_part_copy(
-                    _original(route, transfer), bucket, key, upload.upload_id, number, span
+                part = await store.upload_part_copy(
+                    _original(route, transfer), bucket, key, upload_id, number, span
                 )
             except (Permanent, SourceChanged) as error:
                 raise await _judged(route, transfer, error) from error
         route.passed += span.size
-        verdicts.goes(_of_parts(transfer.bucket))
+        verdicts.goes(of_parts(transfer.bucket), by, why)
         return part, {}
 
-    return Way(Method.SERVER_MULTIPART, bring, lambda route: route.target.limits.max_put_size)
+    return Way(
+        Method.SERVER_MULTIPART,
+        bring,
+        lambda route: route.target.limits.max_put_size,
+        by_source=by is CopyBy.SOURCE,
+    )
 
 
 async def _judged(route: Route, transfer: Transfer, error: S3flowError) -> S3flowError:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
-from s3flow.engine.multipart import abort_upload
 from s3flow.engine.recorder import Recorder
 from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
+from s3flow.engine.uploads import abort_upload
 from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned

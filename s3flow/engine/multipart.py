@@ -10,10 +10,21 @@ from dataclasses import dataclass, field
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
 from s3flow.engine.retry import patience
-from s3flow.engine.route import TOKEN_HEADER, Copied, Route, Stopped, object_name, wrong_size
+from s3flow.engine.route import (
+    BY_SOURCE,
+    TOKEN_HEADER,
+    Copied,
+    Route,
+    Stopped,
+    object_name,
+    wrong_size,
+)
+from s3flow.engine.uploads import abort, forget
 from s3flow.errors import (
+    AccessDenied,
     Conflict,
     ConnectionLost,
+    CopyRefused,
     Corrupted,
     NoSuchUpload,
     ServerError,
@@ -22,8 +33,8 @@ from s3flow.errors import (
     Stalled,
     Throttled,
 )
-from s3flow.events import BytesMoved, Retried, UploadAborted
-from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, State, Stored, Transfer
+from s3flow.events import BytesMoved, Retried
+from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, Stored, Transfer
 
 MAX_UPLOAD_RESTARTS = 3
 
@@ -117,12 +128,14 @@ class OpenUpload:
 class Way:
     """How the parts come into an upload: *bring* gives the part and the digests of what passed here.
 
-    *whole* says how many bytes go in one piece where the source's layout is not known.
+    *whole* says how many bytes go in one piece where the source's layout is not known. *by_source*:
+    a new upload is begun with the source's credentials.
     """
 
     method: Method
     bring: Callable[[OpenUpload, int], Awaitable[tuple[Part, dict[str, bytes]]]]
     whole: Callable[[Route], int]
+    by_source: bool = False
 
 
 async def _pipe(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]]:
@@ -187,6 +200,12 @@ async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -
         if transfer.attempts:
             await abort(route, upload.transfer)
         raise
+    if upload.upload_id.startswith(BY_SOURCE):
+        try:
+            await verify.readable(route, upload.transfer, stored)
+        except CopyRefused:
+            forget(route, upload.transfer)
+            raise
     proof = await _multipart_proof(upload, stored)
     return Copied(way.method, proof, stored, dropped)
 
@@ -235,23 +254,25 @@ async def _begin(upload: OpenUpload, attributes: Attributes) -> None:
     # The intent first: if the process dies before it knows the id, the next one looks for it here.
     transfer = await route.remember(transfer, "", layout.part_size)
     route.begun[transfer.id] = transfer
-    upload_id = await route.target.create_multipart_upload(bucket, key, attributes, layout.size)
+    by_source = BY_SOURCE if upload.way.by_source else ""
+    store, _ = route.held(by_source)
+    begun = await store.create_multipart_upload(bucket, key, attributes, layout.size)
+    upload_id = by_source + begun
     upload.transfer = await route.remember(transfer, upload_id, layout.part_size)
     route.begun[transfer.id] = upload.transfer
-
-
-async def abort_all(route: Route, bucket: str, key: bytes) -> None:
-    """Abort every upload that was left open at this very key."""
-    for left in await route.target.list_multipart_uploads(bucket, key):
-        if left.key == key:
-            await route.target.abort_multipart_upload(bucket, key, left.upload_id)
-            route.emit(UploadAborted(route.flow.name, left.upload_id))
 
 
 async def _take_stock(upload: OpenUpload) -> None:
     """Ask the target what it holds; only parts of exactly the planned size count."""
     bucket, key = upload.route.destination(upload.transfer)
-    held = await upload.route.target.list_parts(bucket, key, upload.upload_id)
+    store, upload_id = upload.route.held(upload.upload_id)
+    try:
+        held = await store.list_parts(bucket, key, upload_id)
+    except AccessDenied as error:
+        if upload.upload_id == upload_id:
+            raise
+        # It was begun with credentials of the source's that are no longer these.
+        raise NoSuchUpload(str(error)) from error
     count = upload.layout.parts
     upload.done = {
         part.number: part
@@ -264,9 +285,8 @@ async def _complete(upload: OpenUpload, token: str) -> Stored:
     bucket, key = upload.route.destination(upload.transfer)
     parts = [upload.done[number] for number in sorted(upload.done)]
     try:
-        stored = await upload.route.target.complete_multipart_upload(
-            bucket, key, upload.upload_id, parts
-        )
+        store, upload_id = upload.route.held(upload.upload_id)
+        stored = await store.complete_multipart_upload(bucket, key, upload_id, parts)
     except (ConnectionLost, ServerError, Stalled):
         # The answer is lost, not the request: the target knows whether it was carried out.
         found = await _completed_before(upload, token)
@@ -303,8 +323,7 @@ async def _multipart_proof(upload: OpenUpload, stored: Stored) -> Proof:
         return proof
     if upload.way is not STREAMED:  # what never passed here is not read for the proof either
         # The upload is complete: what cannot be proven so begins anew.
-        anew = upload.transfer._replace(state=State.DISCOVERED, upload_id=None, part_size=None)
-        route.begun[anew.id] = anew
+        forget(route, upload.transfer)
         return (await verify.by_looking(route, upload.transfer, stored))[0]
     try:
         return await _proof_by_parts(upload, stored) or await _proof_by_reading(upload, stored)
@@ -345,19 +364,3 @@ def _combined_crc(upload: OpenUpload) -> bytes:
         size = upload.layout.span(number).size
         whole = upload.route.crc64.combine(whole, upload.crcs[number], size)
     return whole
-
-
-async def abort(route: Route, transfer: Transfer) -> None:
-    """Remove the transfer's upload, for good; one without an id may still be open at the key."""
-    if transfer.upload_id:
-        await abort_upload(route, transfer.bucket, transfer.key, transfer.upload_id)
-    elif transfer.state is State.TRANSFERRING:
-        await abort_all(route, *route.destination(transfer))
-
-
-async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) -> None:
-    """Remove an upload for the object of a source's *bucket* and *key*."""
-    target_bucket = plan.target_bucket(route.flow, bucket)
-    target_key = plan.target_key(route.flow, key)
-    await route.target.abort_multipart_upload(target_bucket, target_key, upload_id)
-    route.emit(UploadAborted(route.flow.name, upload_id))

@@ -189,7 +189,8 @@ async def _examine_copying(route: Route) -> AsyncIterator[Finding]:
         return  # there is nothing to copy, or it was told above that it cannot be listed
     there = plan.target_bucket(flow, bucket)
     key = plan.target_key(flow, flow.source.prefix) + _probe_name()
-    original = Original(bucket, entry.key, entry.etag, entry.size, route.source.owner)
+    source = route.source
+    original = Original(bucket, entry.key, entry.etag, entry.size, source.owner, source.opening)
     only = flow.method is MethodPolicy.SERVER_ONLY
 
     async def copy() -> str:

@@ -19,6 +19,9 @@ from s3flow.ports import Body, Crc64, Source, Target
 SMALL_BODY = (
     64 * 1024
 )  # bytes; such bodies are bounded by the gates alone, they hold no large buffer
+# What the ids of uploads begin with, here and in the state, that the source's credentials began: the
+# whole of an upload is the work of one principal, in this process and after it.
+BY_SOURCE = "by-source:"
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105  names a version, opens nothing
 
 
@@ -48,6 +51,7 @@ class Route:
     backoff: Backoff = field(default_factory=Backoff)
     reader: Source | None = None  # reads the target back, where it is a store that can be read
     verdicts: Verdicts | None = None  # of copies inside the store; None: this route has none
+    copier: Target | None = None  # the target with the source's credentials, where they are others
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
@@ -59,6 +63,12 @@ class Route:
             plan.target_bucket(self.flow, transfer.bucket),
             plan.target_key(self.flow, transfer.key),
         )
+
+    def held(self, upload_id: str) -> tuple[Target, str]:
+        """Give the store as the one that began an upload sees it, and the id as that store knows it."""
+        if upload_id.startswith(BY_SOURCE):
+            return self.copier or self.target, upload_id[len(BY_SOURCE) :]
+        return self.target, upload_id
 
     def room(self, size: int) -> AbstractAsyncContextManager[None]:
         """Give the place that a body of *size* bytes takes while it is in flight."""

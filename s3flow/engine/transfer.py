@@ -5,8 +5,9 @@ from __future__ import annotations
 from s3flow.engine import plan, verify
 from s3flow.engine.copying import copy_inside
 from s3flow.engine.fidelity import attributes_of
-from s3flow.engine.multipart import abort_all, copy_in_parts
-from s3flow.engine.route import Copied, Route
+from s3flow.engine.multipart import copy_in_parts
+from s3flow.engine.route import BY_SOURCE, Copied, Route
+from s3flow.engine.uploads import abort_all, drop
 from s3flow.events import BytesMoved
 from s3flow.model import Method, State, Transfer
 
@@ -21,6 +22,8 @@ async def transfer_object(route: Route, transfer: Transfer) -> Copied:
         if copied is not None:
             return copied
         transfer = route.begun.get(transfer.id, transfer)  # some parts may be there
+    if transfer.upload_id and transfer.upload_id.startswith(BY_SOURCE):
+        transfer = await drop(route, transfer)  # what is streamed is the target's own
     method = plan.choose_method(route.flow, route.target.limits, transfer.size, transfer.etag)
     copied = None
     # What began in parts ends in parts, though the flow's threshold may be another by now.

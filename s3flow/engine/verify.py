@@ -256,6 +256,38 @@ async def by_looking(route: Route, transfer: Transfer, stored: Stored) -> tuple[
     return await confirm(route, transfer, info, seen, {}), seen
 
 
+async def readable(route: Route, transfer: Transfer, stored: Stored) -> None:
+    """Make sure that the target's account has what was written with the source's credentials.
+
+    Where a bucket takes ACLs, an object belongs to who wrote it, and its bucket's owner may be unable
+    to read it. Raises `CopyRefused` then; the copy is removed.
+    """
+    bucket, key = route.destination(transfer)
+    try:
+        there = await route.target.head_object(bucket, key)
+    except AccessDenied as error:
+        left = await _remove_unreadable(route, bucket, key, stored)
+        raise CopyRefused(
+            f"not readable by the target's account, for the copy belongs to the source's: {error}"
+            f"{left}"
+        ) from error
+    if there is None or there.etag != stored.etag:
+        raise Conflict(f"{object_name(transfer)}: somebody else wrote to the copy's key meanwhile")
+
+
+async def _remove_unreadable(route: Route, bucket: str, key: bytes, stored: Stored) -> str:
+    """Remove a copy as its owner, or as its bucket's; say so if neither may."""
+    left = ""
+    for store in (route.copier or route.target, route.target):
+        try:
+            await store.discard(bucket, key, stored)
+        except (AccessDenied, Refused) as error:
+            left = f"; and it could not be removed: {error}"
+        else:
+            return ""
+    return left
+
+
 async def read_back(route: Route, transfer: Transfer, etag: str) -> bytes | None:
     """Read the copy with *etag* from the target and give its MD5; None if it cannot be read."""
     if route.reader is None:

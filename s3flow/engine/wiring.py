@@ -12,9 +12,9 @@ from s3flow.engine.route import Route
 from s3flow.engine.throttle import Gate, TokenBucket
 from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import ConfigError
-from s3flow.events import Emit
-from s3flow.model import Flow, Transfer
-from s3flow.policies import MethodPolicy
+from s3flow.events import Emit, RouteDecided
+from s3flow.model import Flow, Transfer, Verdict
+from s3flow.policies import CopyBy, MethodPolicy
 from s3flow.ports import Crc64, Source, Target
 
 Remember = Callable[[Transfer, str, int], Awaitable[Transfer]]
@@ -55,12 +55,19 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """A flow with the stores of its two ends. *reader* reads the target back, where it can be."""
+    """A flow with the stores of its two ends.
+
+    *reader* reads the target back, where it can be. *copier* is the target with the source's
+    credentials, where both ends are one service and the credentials are two. *endpoints* tells one
+    configuration of the two from another: what was found out holds for one of them.
+    """
 
     flow: Flow
     source: Source
     target: Target
     reader: Source | None = None
+    copier: Target | None = None
+    endpoints: str = ""
 
 
 async def remember_nothing(transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
@@ -89,7 +96,8 @@ class RouteMaker:
             source=wiring.source,
             target=wiring.target,
             reader=wiring.reader,
-            verdicts=_verdicts(wiring),
+            verdicts=_verdicts(wiring, self._emit),
+            copier=wiring.copier,
             gate=Gate(flow.name, self._pace.concurrency_of(flow), self._emit),
             slots=self._slots,
             bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s / share.of),
@@ -102,12 +110,13 @@ class RouteMaker:
         )
 
 
-def _verdicts(wiring: Wiring) -> Verdicts | None:
+def _verdicts(wiring: Wiring, emit: Emit) -> Verdicts | None:
     flow, service = wiring.flow, wiring.target.service
     if flow.method is MethodPolicy.STREAM_ONLY:
         return None
     if service and service == wiring.source.service:
-        return Verdicts()
+        ways = (CopyBy.TARGET, CopyBy.SOURCE) if wiring.copier else (CopyBy.TARGET,)
+        return Verdicts(flow=flow.name, ways=ways, tell=lambda verdict: emit(RouteDecided(verdict)))
     if flow.method is MethodPolicy.SERVER_ONLY:
         raise ConfigError(
             f'flow {flow.name}: method = "server-only" needs one service at both ends, and '
@@ -115,6 +124,24 @@ def _verdicts(wiring: Wiring) -> Verdicts | None:
             'use "server-first", which streams where nothing else works'
         )
     return None
+
+
+def decided_at_start(wiring: Wiring, now: float) -> Verdict | None:
+    """Say why a flow's objects are streamed, where that is certain before any request."""
+    flow, source, target = wiring.flow, wiring.source, wiring.target
+    if not target.service:
+        return None  # a folder: there is no other way
+    if flow.method is MethodPolicy.STREAM_ONLY:
+        why = 'the flow says method = "stream-only"'
+    elif target.service != source.service:
+        why = (
+            f"{source.name} ({source.service}) and {target.name} ({target.service}) are two services,"
+            " and none copies from another"
+        )
+    else:
+        return None
+    bucket = flow.source.bucket
+    return Verdict(flow.name, bucket, "objects", CopyBy.STREAMED.value, why, now, 0.0)
 
 
 def _buckets(rate: float) -> tuple[TokenBucket, ...]:

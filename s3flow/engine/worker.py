@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from s3flow.engine import retry
 from s3flow.engine.feed import Supply
-from s3flow.engine.multipart import abort
 from s3flow.engine.recorder import STATE_RETRY, Entry, Records
 from s3flow.engine.retry import Again, Backoff
 from s3flow.engine.route import Copied, Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.transfer import transfer_object
+from s3flow.engine.uploads import abort
 from s3flow.errors import (
     Blocked,
     Conflict,

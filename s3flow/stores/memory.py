@@ -22,6 +22,7 @@ from s3flow.errors import (
     TooLarge,
 )
 from s3flow.model import (
+    NOT_SEALED,
     Attributes,
     Bucket,
     Limits,
@@ -77,6 +78,7 @@ class MemoryStore:
         self.name = name
         self.service: str = beside.service if beside else f"memory:{id(self):x}"
         self.owner = ""
+        self.opening = NOT_SEALED
         self.limits = limits or (Limits() if strict_parts else Limits(min_part_size=1))
         self._with_checksums = with_checksums
         self._chunk_size = chunk_size

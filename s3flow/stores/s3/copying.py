@@ -6,9 +6,10 @@ import re
 from html import unescape
 
 from s3flow import errors
-from s3flow.model import MIB, Original, Part, Span, Stored
+from s3flow.model import MIB, Original, Part, Sealed, Span, Stored
 from s3flow.stores.s3.headers import encryption_of, full_checksums, unquote_etag
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
+from s3flow.stores.s3.sealing import Acls
 from s3flow.wire import Response
 from s3flow.wire.sigv4 import quote_key
 
@@ -21,22 +22,39 @@ _CHECKSUM = re.compile(rb"<Checksum(\w+)>([^<]*+)</Checksum")
 
 
 class Copies:
-    """CopyObject and UploadPartCopy to one endpoint."""
+    """CopyObject and UploadPartCopy to one endpoint.
 
-    def __init__(self, rest: Rest) -> None:
+    *written* goes with each new object, *sealed* with each part.
+    """
+
+    def __init__(self, rest: Rest, written: Sealed, sealed: Sealed, acls: Acls | None) -> None:
         self._rest = rest
+        self._written = written
+        self._sealed = sealed
+        self._acls = acls
 
     async def copy_object(
         self, original: Original, bucket: str, key: bytes, storage_class: str, *, with_tags: bool
     ) -> Stored:
         """Copy a whole object; its headers and metadata come along by default."""
         headers = _from(original)
+        if self._written:
+            headers |= self._written
+        if self._acls is not None:
+            headers |= await self._acls.headers(bucket)
         if storage_class:
             headers["x-amz-storage-class"] = storage_class
         if not with_tags:
             headers["x-amz-tagging-directive"] = "REPLACE"  # by none
         call = Call("CopyObject", "PUT", bucket, key, "", headers)
-        response, said = await self._ask(call, original.size)
+        try:
+            response, said = await self._ask(call, original.size)
+        except errors.AclRefused:
+            if self._acls is None:
+                raise
+            self._acls.refused(bucket)
+            del headers["x-amz-acl"]
+            response, said = await self._ask(call, original.size)
         etag = self._etag(call, said)
         return Stored(
             original.size,
@@ -51,6 +69,8 @@ class Copies:
     ) -> Part:
         """Copy *span* of an object into part *number* of the upload that *query* names."""
         headers = _from(original)
+        if self._sealed:
+            headers |= self._sealed
         if span.size != original.size:
             # S3 takes no range of objects up to 5 MB, so all of one is asked for without.
             headers["x-amz-copy-source-range"] = f"bytes={span.start}-{span.stop - 1}"
@@ -92,6 +112,8 @@ def _from(original: Original) -> dict[str, str]:
         headers["x-amz-copy-source-if-match"] = f'"{original.etag}"'
     if original.owner:
         headers["x-amz-source-expected-bucket-owner"] = original.owner
+    if original.opening:
+        headers |= original.opening
     return headers
 
 

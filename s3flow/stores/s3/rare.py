@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from s3flow import errors
-from s3flow.model import Bucket, Part, Stored, Upload
+from s3flow.model import Bucket, Part, Sealed, Stored, Upload
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.headers import encryption_of, full_checksums, unquote_etag
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
@@ -30,9 +30,10 @@ ANSWER_LIMIT = 16 * 1024 * 1024  # bytes
 class Rare:
     """Multipart bookkeeping, tags and buckets of one endpoint."""
 
-    def __init__(self, settings: S3Settings, rest: Rest) -> None:
+    def __init__(self, settings: S3Settings, rest: Rest, sealed: Sealed) -> None:
         self._is_aws = settings.is_aws
         self._rest = rest
+        self._sealed = sealed  # what names the customer's key, which Complete has to know as well
 
     async def list_buckets(self) -> list[Bucket]:
         """Give every bucket of the account."""
@@ -82,6 +83,7 @@ class Rare:
         size = sum(part.size for part in parts)
         # Younger than most other stores, which may stumble over it.
         headers = {"x-amz-mp-object-size": str(size)} if self._is_aws else {}
+        headers |= self._sealed
         query = f"uploadId={quote_value(upload_id)}"
         call = Call("CompleteMultipartUpload", "POST", bucket, key, query, headers)
         try:

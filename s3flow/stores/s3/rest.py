@@ -72,6 +72,8 @@ class Rest:
         self._signers: dict[str, Signer] = {}
         owner = settings.expected_bucket_owner
         self._extra = {"x-amz-expected-bucket-owner": owner} if owner else {}
+        if settings.requester_pays:
+            self._extra["x-amz-request-payer"] = "requester"
 
     async def close(self) -> None:
         """Close all connections."""

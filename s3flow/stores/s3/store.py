@@ -39,6 +39,7 @@ from s3flow.stores.s3.headers import (
 from s3flow.stores.s3.listing import Listings
 from s3flow.stores.s3.rare import Rare
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
+from s3flow.stores.s3.sealing import Acls, customer_headers, opening, written
 from s3flow.stores.s3.settings import S3Settings
 from s3flow.wire import Response
 from s3flow.wire.sigv4 import quote_value
@@ -63,15 +64,19 @@ class S3Store:
         self.name = settings.name
         self.service = service_of(settings)
         self.owner = settings.expected_bucket_owner or ""
+        self.opening = opening(settings)
         self.limits = Limits()
         self._is_aws = settings.is_aws
         self._asks_checksums = settings.checksums == "auto"
         keyring = Keyring(settings, environ, clock)
         self._rest = Rest(settings, keyring, environ, clock)
         self._listings = Listings(self._rest)
-        self._rare = Rare(settings, self._rest)
-        self._copies = Copies(self._rest)
-        self._reading = {"accept-encoding": "identity"}
+        self._sealed = customer_headers(settings)
+        self._written = written(settings)
+        self._acls = Acls(self._rest, settings.acl) if settings.acl else None
+        self._rare = Rare(settings, self._rest, self._sealed)
+        self._copies = Copies(self._rest, self._written, self._sealed, self._acls)
+        self._reading = {"accept-encoding": "identity", **self._sealed}
         if self._asks_checksums:
             self._reading["x-amz-checksum-mode"] = "ENABLED"
 
@@ -185,10 +190,20 @@ class S3Store:
         """Take a whole object; with *md5* the store itself refuses other bytes."""
         self.refuse(bucket, key)
         headers = write_headers(attributes)
+        if self._written:
+            headers |= self._written
+        if self._acls is not None:
+            headers |= await self._acls.headers(bucket)
         if md5 is not None:
             headers["content-md5"] = b64encode(md5).decode()
         call = Call("PutObject", "PUT", bucket, key, "", headers)
-        said, etag = await self._write(call, body)
+        try:
+            said, etag = await self._write(call, body)
+        except errors.AclRefused as error:
+            if self._acls is None:
+                raise
+            self._acls.refused(bucket)
+            raise errors.Transient(f"{error}; the next try goes without an ACL") from error
         return Stored(
             body.size,
             etag,
@@ -220,11 +235,22 @@ class S3Store:
         """
         self.refuse(bucket, key)
         headers = write_headers(attributes, with_token=True)
+        if self._written:
+            headers |= self._written
+        if self._acls is not None:
+            headers |= await self._acls.headers(bucket)
         if self._asks_checksums and self._is_aws:
             headers["x-amz-checksum-algorithm"] = "CRC64NVME"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         call = Call("CreateMultipartUpload", "POST", bucket, key, "uploads=", headers)
-        response = await self._rest.send(call)
+        try:
+            response = await self._rest.send(call)
+        except errors.AclRefused:
+            if self._acls is None:
+                raise
+            self._acls.refused(bucket)
+            del headers["x-amz-acl"]
+            response = await self._rest.send(call)
         body = await response.read_all(ERROR_LIMIT)
         self._check_success(call, response, body)
         return upload_id_of(body, self._rest.where(bucket, key))
@@ -240,7 +266,7 @@ class S3Store:
     ) -> Part:
         """Take a part. Raises `NoSuchUpload`."""
         query = f"partNumber={number}&uploadId={quote_value(upload_id)}"
-        call = Call("UploadPart", "PUT", bucket, key, query, {})
+        call = Call("UploadPart", "PUT", bucket, key, query, self._sealed)
         said, etag = await self._write(call, body)
         checksum = said.get("x-amz-checksum-crc64nvme", "")
         return Part(number, body.size, etag, checksum, encryption_of(said))

@@ -47,6 +47,7 @@ _BY_CODE: Mapping[str, type[errors.S3flowError]] = {
     **dict.fromkeys(_CORRUPTED, errors.Corrupted),
     **dict.fromkeys(_DENIED, errors.AccessDenied),
     **dict.fromkeys(EXPIRED, errors.ExpiredCredentials),
+    "AccessControlListNotSupported": errors.AclRefused,
     "NoSuchKey": errors.SourceGone,
     "NoSuchBucket": errors.NoSuchBucket,
     "NoSuchUpload": errors.NoSuchUpload,
