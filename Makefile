@@ -18,7 +18,7 @@ demo: $(VENV)/.ready         ## move real objects between two accounts and to di
 	$(PY) -m tests.demo
 
 test: $(VENV)/.ready         ## all tests that need nothing but pip (under 10 minutes on 2 cores)
-	$(PY) -m pytest -m "not integration and not long"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not integration and not long"
 
 check: lint         ## what a change must pass: lint, types, import contracts, tests
 	$(MAKE) test
