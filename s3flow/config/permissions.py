@@ -21,6 +21,7 @@ ACTIONS: Mapping[str, str] = {
     "ListBuckets": "s3:ListAllMyBuckets",
     "ListObjectsV2": "s3:ListBucket",
     "GetBucketLocation": "s3:GetBucketLocation",
+    "GetBucketOwnershipControls": "s3:GetBucketOwnershipControls",
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
@@ -269,13 +270,17 @@ def _allow_copying(drafts: dict[str, _Draft], source: _End, target: _End, flow: 
     out = _of_bucket(drafts, source, target, "copy out of it")
     _allow_copying_out(out, _each_bucket(source), flow, target)
     into = _of_bucket(drafts, target, source, "copy into it", "or instead: ")
-    _allow_writing(into, _each_bucket(target), flow)
-    # By then they are another account's, which would not be let in to what it does not own.
-    into.allow("Write", _each_bucket(target).objects_arn, ("s3:PutObjectAcl",))
+    _allow_copying_in(into, _each_bucket(target), flow)
     title = f'or instead: IAM: for the user or role of endpoint "{source.name}", beside the above'
     beside = drafts.setdefault(f"beside {source.name}", _Draft(title, source.name))
-    _allow_writing(beside, target, flow)
-    beside.allow("Write", target.objects_arn, ("s3:PutObjectAcl",))
+    _allow_copying_in(beside, target, flow)
+
+
+def _allow_copying_in(draft: _Draft, target: _End, flow: Flow) -> None:
+    _allow_writing(draft, target, flow)
+    # Who writes from another account hands the objects over, where the bucket still has ACLs.
+    draft.allow("SeeTarget", target.bucket_arn, ("s3:GetBucketOwnershipControls",))
+    draft.allow("Write", target.objects_arn, ("s3:PutObjectAcl",))
 
 
 def _allow_copying_out(draft: _Draft, source: _End, flow: Flow, target: _End) -> None:
