@@ -11,7 +11,7 @@ from s3flow.errors import SourceGone
 from s3flow.model import Change, State
 from s3flow.records import Fact
 from s3flow.state import audit, sql
-from s3flow.state.audit import Happened, Head
+from s3flow.state.audit import Fields, Happened, Head
 from s3flow.state.steps import Bulk, Execute, Fetch, Insert, Steps, first
 
 DETAIL_LIMIT = 1000  # characters
@@ -38,28 +38,29 @@ class Trail:
     def __init__(self, process: str) -> None:
         self._process = process
         self._workers: dict[int | None, str] = {}
-        self._facts: dict[str, list[Happened]] = {}
+        self._facts: dict[str, list[Fields]] = {}
 
     def ended(
         self, change: Change, bucket_id: int, state: int, size: int, method: str, proof: str
     ) -> None:
         """Take a change that leaves its object in the final *state*. Called for each object."""
-        transfer, worker, reason = change.transfer, change.worker, change.reason
+        _, flow, bucket, key, _, etag, *_ = change.transfer
+        worker, reason = change.worker, change.reason
         who = self._workers.get(worker)
         if who is None:
             number = "" if worker is None else f"/{worker}"
             who = self._workers[worker] = f"{self._process}{number}"
-        facts = self._facts.get(transfer.flow)
+        facts = self._facts.get(flow)
         if facts is None:
-            facts = self._facts[transfer.flow] = []
+            facts = self._facts[flow] = []
         facts.append(
-            Happened(
+            (
                 fact_of(state, method, reason),
                 bucket_id,
-                transfer.bucket,
-                transfer.key,
+                bucket,
+                key,
                 size,
-                transfer.etag,
+                etag,
                 change.target_etag,
                 change.version_id,
                 method,
@@ -93,7 +94,7 @@ def fact_of(state: int, method: str, reason: str) -> Fact:
     return fact
 
 
-def _append(flow: str, facts: Sequence[Happened], now: int) -> Steps[None]:
+def _append(flow: str, facts: Sequence[Fields], now: int) -> Steps[None]:
     row = first((yield Fetch(sql.CHAIN, (flow,))))
     if row is None:
         chain_id, head = (yield Insert(sql.ADD_CHAIN, (flow, b""))), Head()
@@ -104,7 +105,7 @@ def _append(flow: str, facts: Sequence[Happened], now: int) -> Steps[None]:
     yield Execute(sql.SET_CHAIN, (head.seq, bytes.fromhex(head.hash), chain_id))
 
 
-def _count(flow: str, facts: Sequence[Happened]) -> Steps[None]:
+def _count(flow: str, facts: Sequence[Fields]) -> Steps[None]:
     found = Counter([it[0] for it in facts])
     counts = [found[fact] for fact in _COUNTED]
     if not any(counts):
