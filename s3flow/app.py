@@ -26,8 +26,8 @@ from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.account import End, why_streamed
 from s3flow.observe.board import Board
-from s3flow.observe.filing import Reporter
 from s3flow.observe.progress import FlowSnapshot
+from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.process import Ending, allow_open_files, usable_cpus
 from s3flow.state.sqlite import open_sqlite

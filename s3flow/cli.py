@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from s3flow import __version__
-from s3flow.errors import Blocked, ConfigError, S3flowError, StateLocked
+from s3flow.commands.report import report
+from s3flow.commands.start import (
+    DEFAULT_CONFIG,
+    Config,
+    Flows,
+    load_and_log,
+    load_settings,
+    run_async,
+)
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -27,15 +34,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done; 1 finished, some failed; 2 usage or configuration; "
     "3 another process has the state; 75 interrupted, run again.",
 )
-Config = Annotated[
-    Path,
-    typer.Option("--config", "-c", envvar="S3FLOW_CONFIG", help="The configuration file (TOML)."),
-]
-Flows = Annotated[
-    list[str] | None, typer.Option("--flow", "-f", help="Only this flow; may be repeated.")
-]
-Result = TypeVar("Result")
-DEFAULT_CONFIG = Path("/etc/s3flow/config.toml")
 
 
 def _version(wanted: bool) -> None:
@@ -53,57 +51,6 @@ def _main(
     pass
 
 
-def _fail(error: BaseException) -> NoReturn:
-    """Say what is wrong and exit; a defect keeps its traceback."""
-    from s3flow.process import Ending
-
-    running = isinstance(error, BaseExceptionGroup)  # the daemon's tasks: it had begun
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if not isinstance(error, S3flowError):
-        raise error
-    typer.echo(f"s3flow: {error}", err=True)
-    if isinstance(error, StateLocked):
-        raise typer.Exit(Ending.LOCKED)
-    # What breaks on the way, or is not mounted yet, may work at the next start; supervisors leave
-    # alone what ends with 2.
-    again = isinstance(error, Blocked) or (running and not isinstance(error, ConfigError))
-    raise typer.Exit(Ending.INTERRUPTED if again else Ending.USAGE)
-
-
-def _load(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
-    """Read the configuration; enough for commands that ask the state alone: they log nothing."""
-    from s3flow.config import load
-
-    try:
-        settings = load(config)
-        flows = settings.chosen_flows(names or [])
-    except S3flowError as error:
-        _fail(error)
-    for warning in settings.warnings:
-        typer.echo(f"s3flow: warning: {warning}", err=True)
-    return settings, flows
-
-
-def _load_and_log(config: Path, names: list[str] | None) -> tuple[Settings, list[Flow]]:
-    """Read the configuration, and let what the stores and the engine log be shown as it says."""
-    settings, flows = _load(config, names)
-    from s3flow.observe import logs
-
-    daemon = settings.daemon
-    logs.configure(daemon.log_format, daemon.log_level, settings.secrets())
-    return settings, flows
-
-
-def _run(main: Coroutine[Any, Any, Result]) -> Result:
-    from s3flow.process import run_async
-
-    try:
-        return run_async(main)
-    except Exception as error:  # noqa: BLE001  sorted into messages and defects there
-        _fail(error)
-
-
 def _work(
     config: Path, names: list[str] | None, *, once: bool, scan_only: bool = False
 ) -> NoReturn:
@@ -111,15 +58,15 @@ def _work(
     from s3flow.app import Work
     from s3flow.observe.report import summary_lines
 
-    settings, flows = _load_and_log(config, names)
+    settings, flows = load_and_log(config, names)
 
     async def main() -> tuple[int, list[FlowSnapshot], Path | None]:
         work = Work(settings, flows, once=once, scan_only=scan_only)
         return *await work.run(), work.report
 
-    ending, snapshots, report = _run(main())
+    ending, snapshots, file = run_async(main())
     if once or scan_only:
-        for line in summary_lines(snapshots, report):
+        for line in summary_lines(snapshots, file):
             typer.echo(line)
     raise typer.Exit(int(ending))
 
@@ -148,8 +95,8 @@ def plan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
     from s3flow.observe.plans import plan_table
     from s3flow.rehearsal import plan_flows
 
-    settings, flows = _load_and_log(config, flow)
-    _print(plan_table(_run(plan_flows(settings, flows))))
+    settings, flows = load_and_log(config, flow)
+    _print(plan_table(run_async(plan_flows(settings, flows))))
 
 
 @app.command()
@@ -160,7 +107,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds.")] = False,
 ) -> None:
     """Show where the flows stand, from the state alone, also while a daemon runs."""
-    settings, flows = _load(config, flow)
+    settings, flows = load_settings(config, flow)
     if not watch:
         _show_status(settings, flows, as_json=as_json)
         return
@@ -177,7 +124,7 @@ def _show_status(
 ) -> None:
     from s3flow.operations import read_status
 
-    snapshots = _run(read_status(settings, flows))
+    snapshots = run_async(read_status(settings, flows))
     if as_json:
         from s3flow.observe.progress import as_json as shape
 
@@ -199,9 +146,12 @@ def retry(
     """Send failed objects back to work; the next run or sync takes them."""
     from s3flow.operations import retry_failed
 
-    settings, flows = _load(config, flow)
-    for name, count in _run(retry_failed(settings, flows, reason)).items():
+    settings, flows = load_settings(config, flow)
+    for name, count in run_async(retry_failed(settings, flows, reason)).items():
         typer.echo(f"{name}: {count:,} objects will be tried again")
+
+
+app.command()(report)
 
 
 @app.command()
@@ -214,8 +164,8 @@ def failures(
     from s3flow.observe.text import shown
     from s3flow.operations import read_failures
 
-    settings, flows = _load(config, flow)
-    for name, failed in _run(read_failures(settings, flows, limit)).items():
+    settings, flows = load_settings(config, flow)
+    for name, failed in run_async(read_failures(settings, flows, limit)).items():
         for bucket, key, reason, message in failed:
             typer.echo(f"{name}\t{bucket}/{shown(key)}\t{reason}\t{shown(message.encode())}")
 
@@ -230,8 +180,8 @@ def forget(
     """Forget all that is known of a flow; what is at its target is adopted, not copied again."""
     from s3flow.operations import forget_flow
 
-    settings, _ = _load(config, None)
-    _run(forget_flow(settings, flow))
+    settings, _ = load_settings(config, None)
+    run_async(forget_flow(settings, flow))
     typer.echo(f"{flow}: forgotten")
 
 
@@ -248,7 +198,7 @@ def doctor(
     from s3flow.process import Ending
     from s3flow.rehearsal import examine_flows
 
-    settings, flows = _load_and_log(config, flow)
+    settings, flows = load_and_log(config, flow)
     typer.echo(f"ok    configuration: {config} has {len(flows)} flows to check")
     answers: list[str] = []
 
@@ -263,7 +213,7 @@ def doctor(
                 typer.echo(f"      to do: {finding.remedy}")
         return healthy
 
-    healthy = _run(main())
+    healthy = run_async(main())
     if policies:
         from s3flow.config.permissions import as_text
 
