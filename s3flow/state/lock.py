@@ -78,7 +78,7 @@ class StateLock:
             except BlockingIOError:
                 holder = os.pread(self._fd, 300, 0).decode(errors="replace").strip()
                 self.release()
-                if _is_dead(holder) and time.monotonic() < patience:
+                if is_dead(holder) and time.monotonic() < patience:
                     time.sleep(0.02)
                     continue
                 raise StateLocked(
@@ -113,7 +113,7 @@ def _open(path: Path) -> int:
         ) from error
 
 
-def _is_dead(holder: str) -> bool:
+def is_dead(holder: str) -> bool:
     """Say whether the process that a lock names is gone, so that only orphans of it hold the lock."""
     named = _HOLDER.fullmatch(holder)
     if named is None or named[2] != socket.gethostname():

@@ -1,0 +1,1 @@
+"""The state on a MySQL or MariaDB server, by aiomysql."""

@@ -1,0 +1,351 @@
+"""`Database` on a server that one daemon writes to: works in their order, over one connection.
+
+A work runs to its end whatever becomes of who asked for it: cancelling an await cuts no query and no
+transaction. A connection on which anything went wrong is thrown away. What passes is waited out
+here, so a server that is restarted, fails over or is read-only for a while is seen by nobody else.
+
+Who may write is fenced by the `holder` row: see its table. Locks by name alone would not do: with the
+connection the server gives them up, and another daemon may have come and gone before we are back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Generic, NoReturn, TypeVar
+
+from pymysql.err import Error
+
+from s3flow.errors import StateError, StateLocked, StateLost
+from s3flow.state.address import MySqlAddress
+from s3flow.state.lock import ORPHANS, is_dead
+from s3flow.state.mysql import schema
+from s3flow.state.mysql.dialing import dial
+from s3flow.state.mysql.literals import filled, literal
+from s3flow.state.mysql.session import Session
+from s3flow.state.mysql.troubles import Cure, cure, explain
+from s3flow.state.steps import Work
+
+T = TypeVar("T")
+After = Callable[[T], object]
+
+PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between tries; the last one from then on
+_HOLDER = "SELECT epoch, serial, name FROM holder WHERE id = 1"
+_FENCE = "UPDATE holder SET serial = ? WHERE id = 1 AND epoch = ?"
+_TAKE = (
+    "UPDATE holder SET epoch = epoch + 1, serial = 0, name = ?, since = ? WHERE id = 1",
+    "SELECT epoch FROM holder WHERE id = 1",
+)
+_DRIVER = (Error, OSError, EOFError, TimeoutError)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Commit(Generic[T]):
+    """A transaction whose COMMIT was sent, or is about to be."""
+
+    serial: int
+    result: T
+    after: After[T] | None
+    durable: bool = False
+
+    def settle(self) -> None:
+        """Note that it is committed."""
+        self.durable = True
+        if self.after is not None:
+            self.after(self.result)
+
+
+class MySqlDatabase:
+    """An open schema. Everything that goes wrong comes out as `StateError`.
+
+    *patience*: seconds that a work is tried again while the server is away, or refuses to write.
+    *trouble* says in words what is waited for, "" when nothing is.
+    """
+
+    def __init__(self, address: MySqlAddress, *, read_only: bool, patience: float) -> None:
+        self.read_only = read_only
+        self.trouble = ""
+        self._address = address
+        self._patience = patience
+        self._session: Session | None = None
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = asyncio.Event()
+        self._fatal: StateError | None = None
+        self._epoch = 0
+        self._serial = 0
+        self._durable = 0  # the serial of the last transaction that is known to be committed
+        self._unsure: _Commit[Any] | None = None  # the answer to its COMMIT was lost
+        self._thread_id = 0  # of the connection that had the lock last
+
+    @classmethod
+    async def open(
+        cls, address: MySqlAddress, *, read_only: bool, patience: float = math.inf
+    ) -> MySqlDatabase:
+        """Connect; unless *read_only*, take the right to write and bring the schema up to date."""
+        database = cls(address, read_only=read_only, patience=patience)
+        session: Session | None = None
+        try:
+            session = await dial(address, read_only=read_only)
+            if read_only:
+                await schema.expect_newest(session, address)
+            else:
+                await database._take_over(session)
+        except BaseException as error:
+            if session is not None:
+                session.close()
+            if isinstance(error, _DRIVER):
+                raise database._explained(error) from error
+            raise
+        database._session, database._thread_id = session, session.thread_id
+        return database
+
+    @property
+    def lease(self) -> tuple[int, ...]:
+        """Nothing that could be inherited: the server's lock ends with our connection."""
+        return ()
+
+    async def read(self, work: Work[T], after: After[T] | None = None) -> T:
+        """Run *work* outside a transaction: each statement sees what is committed. Then *after*."""
+
+        async def attempt() -> T:
+            session = await self._connected()
+            result = await session.run(work())
+            if after is not None:
+                after(result)
+            return result
+
+        return await self._in_turn(attempt)
+
+    async def write(self, work: Work[T], after: After[T] | None = None) -> T:
+        """Run *work* in one transaction, then *after* with its result, only if that is durable."""
+        if self.read_only:
+            raise StateError(f"state {self._address} is open for reading only")
+        sent: list[_Commit[T]] = []
+
+        async def attempt() -> T:
+            session = await self._connected()
+            if sent and sent[-1].durable:
+                return sent[-1].result
+            return await self._transact(session, work, after, sent)
+
+        return await self._in_turn(attempt)
+
+    async def close(self) -> None:
+        """Close the connection, and with it give up the lock; what waits for the server ends."""
+        self._closing.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.end()
+
+    # --- one after the other, again and again -------------------------------------------------
+
+    async def _in_turn(self, attempt: Callable[[], Coroutine[object, object, T]]) -> T:
+        if self._closing.is_set():
+            raise StateError(f"state {self._address} is closed")
+        task = asyncio.create_task(self._persist(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _persist(self, attempt: Callable[[], Coroutine[object, object, T]]) -> T:
+        until = time.monotonic() + self._patience
+        async with self._turn:
+            tries = 0
+            while True:
+                if self._fatal is not None:
+                    raise self._fatal
+                try:
+                    result = await attempt()
+                except _DRIVER as error:
+                    problem = self._explained(error)
+                    if self._session is not None and cure(error) is Cure.RECONNECT:
+                        self._drop(self._session)
+                    if cure(error) is Cure.NONE and self._session is not None:
+                        raise problem from error  # while it connects, a refusal may pass as well
+                    pause = PAUSES[min(tries, len(PAUSES) - 1)]
+                    if time.monotonic() + pause > until or self._closing.is_set():
+                        raise problem from error
+                    tries += 1
+                    await self._pause(pause, problem, worrying=tries > 2)
+                except asyncio.CancelledError:
+                    if self._session is not None:  # the loop ends, in the midst of an answer
+                        self._drop(self._session)
+                    raise
+                else:
+                    self._well()
+                    return result
+
+    async def _pause(self, seconds: float, problem: StateError, *, worrying: bool) -> None:
+        if worrying and not self.trouble:
+            self.trouble = str(problem)
+            _log.warning("the state cannot be used, everything waits: %s", problem)
+        if seconds:
+            waiting = asyncio.create_task(self._closing.wait())
+            await asyncio.wait({waiting}, timeout=seconds)
+            waiting.cancel()
+
+    def _well(self) -> None:
+        if self.trouble:
+            self.trouble = ""
+            _log.warning("the state can be used again: %s", self._address)
+
+    async def _transact(
+        self, session: Session, work: Work[T], after: After[T] | None, sent: list[_Commit[T]]
+    ) -> T:
+        self._serial += 1
+        try:
+            await session.query("START TRANSACTION")
+            if not await session.query(filled(_FENCE, (self._serial, self._epoch))):
+                await self._overtaken(session)
+            result = await session.run(work())
+        except BaseException as error:
+            await self._roll_back(session, error)
+            raise
+        commit = _Commit(self._serial, result, after)
+        sent.append(commit)
+        try:
+            await session.query("COMMIT")
+        except BaseException as error:
+            if isinstance(error, Error) and session.usable and cure(error) is not Cure.RECONNECT:
+                await self._roll_back(session, error)  # it was answered: the server refused
+            else:
+                self._drop(session)
+                self._unsure = commit
+            raise
+        self._durable = commit.serial
+        commit.settle()
+        return result
+
+    async def _roll_back(self, session: Session, error: BaseException) -> None:
+        """Undo what was begun; whatever is not clean after that is thrown away."""
+        if isinstance(error, _DRIVER) and cure(error) is Cure.RECONNECT:
+            self._drop(session)
+            return
+        try:
+            await session.query("ROLLBACK")
+        except _DRIVER:
+            self._drop(session)
+        except BaseException:
+            self._drop(session)
+            raise
+
+    def _drop(self, session: Session) -> None:
+        session.close()
+        if self._session is session:
+            self._session = None
+
+    # --- the right to write -------------------------------------------------------------------
+
+    async def _take_over(self, session: Session) -> None:
+        """Take the lock, bring the schema up to date, raise the epoch: all others are fenced off."""
+        if not await self._lock(session, 1.0):
+            holder = await self._holder_name(session)
+            if not (is_dead(holder) and await self._lock(session, ORPHANS)):
+                raise StateLocked(
+                    f"state {self._address} is in use by {holder or 'another process'}: the daemon"
+                    " is running; stop it first, or give this one a schema of its own"
+                )
+        await schema.upgrade(session, self._address)
+        name = f"pid {os.getpid()} on {socket.gethostname()}"
+        await session.query("START TRANSACTION")
+        await session.query(filled(_TAKE[0], (name, time.time())))
+        [(self._epoch,)] = await session.fetch(_TAKE[1])
+        await session.query("COMMIT")
+        if lax := await session.durability():
+            _log.warning(
+                "the state's server may lose what it has committed when its machine loses power"
+                " (%s): set both to 1 where objects are moved",
+                lax,
+            )
+
+    async def _holder_name(self, session: Session) -> str:
+        try:
+            rows = await session.fetch(_HOLDER)
+        except Error:
+            return ""  # it is creating its tables
+        return str(rows[0][2]) if rows else ""
+
+    async def _lock(self, session: Session, patience: float) -> bool:
+        name = literal(_lock_name(self._address.database))
+        [(taken,)] = await session.fetch(f"SELECT GET_LOCK({name}, {patience})")
+        return bool(taken == 1)
+
+    async def _connected(self) -> Session:
+        session = self._session
+        if session is not None:
+            if session.usable:
+                return session
+            self._drop(session)
+        session = await dial(self._address, read_only=self.read_only)
+        try:
+            if not self.read_only:
+                await self._resume(session)
+        except BaseException:
+            session.close()
+            raise
+        self._session, self._thread_id = session, session.thread_id
+        return session
+
+    async def _resume(self, session: Session) -> None:
+        """Take the lock again, and find out what became of a COMMIT without an answer.
+
+        The server may not have heard yet that our connection is gone: it is ended there, or a
+        transaction of ours could still be committed behind our back.
+        """
+        [(epoch, _, _)] = await session.fetch(_HOLDER)
+        if epoch != self._epoch:
+            await self._overtaken(session)
+        if not await self._lock(session, 0.0):
+            name = literal(_lock_name(self._address.database))
+            [(owner,)] = await session.fetch(f"SELECT IS_USED_LOCK({name})")
+            if owner == self._thread_id:
+                await session.query(f"KILL {int(owner)}")
+            if not await self._lock(session, ORPHANS):
+                await self._overtaken(session)
+        [(epoch, serial, _)] = await session.fetch(f"{_HOLDER} FOR UPDATE")
+        if epoch != self._epoch:
+            await self._overtaken(session)
+        unsure = self._unsure
+        if unsure is not None and serial == unsure.serial:
+            self._durable = unsure.serial
+            unsure.settle()
+        elif serial != self._durable:
+            self._give_up(
+                f"state {self._address}: the server came back without what it had committed"
+                " (another replica, or a lost disk cache?): start again, and what is missing is"
+                " compared with the targets"
+            )
+        self._unsure = None
+
+    async def _overtaken(self, session: Session) -> NoReturn:
+        holder = await self._holder_name(session)
+        self._give_up(
+            f"state {self._address} was taken over by {holder or 'another process'} while this one"
+            " could not reach it: this one must not go on"
+        )
+
+    def _give_up(self, message: str) -> NoReturn:
+        self._fatal = StateLost(message)
+        self.trouble = message
+        raise self._fatal
+
+    def _explained(self, error: BaseException) -> StateError:
+        return explain(error, self._address, self._address.database)
+
+
+def _lock_name(database: str) -> str:
+    """Name the lock: MySQL takes 64 characters at most."""
+    name = f"s3flow/{database}"
+    return name if len(name) <= 64 else f"s3flow/{sha256(database.encode()).hexdigest()[:48]}"

@@ -1,0 +1,212 @@
+"""One connection to the server, set up the way s3flow needs it, that runs steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import aiomysql
+from pymysql.constants import ER
+from pymysql.err import Error, IntegrityError
+
+from s3flow.errors import StateError
+from s3flow.state.mysql import dialect, literals
+from s3flow.state.mysql.troubles import number_of
+from s3flow.state.steps import Add, Bulk, Each, Execute, Fetch, FetchMany, Insert, Step, Steps
+
+T = TypeVar("T")
+Found = Sequence[Sequence[Any]]
+
+ROWS = 1_000  # in one statement at most
+UNITED = 250  # in one UNION: the server parses and plans each SELECT of it
+ANSWER = 120.0  # seconds that the server may take for a statement: then it counts as gone
+SMALLEST_PACKET = 4 * 1024 * 1024  # bytes: a row with the longest key and message is far below
+LARGEST_PACKET = 4 * 1024 * 1024  # bytes of one statement, whatever the server would take
+OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6, 0)}
+_MARIADB = re.compile(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)-MariaDB", re.IGNORECASE)
+_MYSQL = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_SETTINGS = (
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
+    "SET SESSION time_zone = '+00:00'",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET SESSION innodb_lock_wait_timeout = 10",
+    # Of a machine that lost its power the server hears nothing: this long it keeps its lock.
+    "SET SESSION wait_timeout = 300",
+    "SET SESSION autocommit = 1",
+)
+
+
+class Session:
+    """A connection. What it raises is the driver's: see `troubles`."""
+
+    def __init__(self, connection: aiomysql.Connection) -> None:
+        self._connection = connection
+        self._packet = SMALLEST_PACKET
+        self.flavour = ""
+        self.version = (0, 0, 0)
+
+    @property
+    def thread_id(self) -> int:
+        """The server's number for this connection."""
+        return int(self._connection.thread_id())
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing is known to be wrong with it."""
+        return not self._connection.closed
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Run *steps* to their end and give what they return."""
+        answer: Any = None
+        try:
+            while True:
+                step = steps.send(answer)
+                answer = await self._steps[type(step)](self, step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    async def query(self, text: str) -> int:
+        """Send one statement; give the number of rows that it found to change."""
+        async with asyncio.timeout(ANSWER):
+            return int(await self._connection.query(text))
+
+    async def fetch(self, text: str) -> Found:
+        """Send one SELECT; give its rows."""
+        await self.query(text)
+        return self._connection._result.rows or ()  # noqa: SLF001  cursors ask for warnings besides
+
+    def close(self) -> None:
+        """Cut the connection: the server rolls back what it began."""
+        self._connection.close()
+
+    async def end(self) -> None:
+        """Say goodbye, so that the server gives up the lock at once."""
+        with contextlib.suppress(Error, OSError, TimeoutError):
+            async with asyncio.timeout(2):
+                await self._connection.ensure_closed()
+        self._connection.close()
+
+    # --- at its beginning ---------------------------------------------------------------------
+
+    async def prepare(self, *, read_only: bool) -> None:
+        """Make the session's settings ours. Raises `StateError` if the server cannot be used."""
+        [(version, packet)] = await self.fetch("SELECT VERSION(), @@max_allowed_packet")
+        self.flavour, self.version = flavour_of(str(version))
+        oldest = OLDEST[self.flavour]
+        if self.version < oldest:
+            raise StateError(
+                f"{self.flavour} {version} is too old to keep the state:"
+                f" {self.flavour} {'.'.join(map(str, oldest))} or newer is needed"
+            )
+        if int(packet) < SMALLEST_PACKET:
+            raise StateError(
+                f"the server's max_allowed_packet is {int(packet):,} bytes: set it to at least"
+                f" {SMALLEST_PACKET // 2**20}M"
+            )
+        self._packet = min(int(packet), LARGEST_PACKET) - 65_536
+        for statement in _SETTINGS:
+            await self.query(statement)
+        if read_only:
+            await self.query("SET SESSION TRANSACTION READ ONLY")
+
+    async def durability(self) -> str:
+        """Say which of the server's settings let it lose commits with the power, "" if none does."""
+        rows = await self.fetch(
+            "SHOW GLOBAL VARIABLES WHERE Variable_name IN"
+            " ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin')"
+        )
+        values = {str(name).lower(): str(value) for name, value in rows}
+        lax = []
+        if values.get("innodb_flush_log_at_trx_commit", "1") != "1":
+            lax.append("innodb_flush_log_at_trx_commit")
+        if values.get("log_bin") == "ON" and values.get("sync_binlog", "1") != "1":
+            lax.append("sync_binlog")
+        return ", ".join(f"{name} = {values[name]}" for name in lax)
+
+    # --- steps --------------------------------------------------------------------------------
+
+    async def _fetch_step(self, step: Fetch) -> Found:
+        return await self.fetch(literals.filled(dialect.statement(step.statement), step.values))
+
+    async def _fetch_many(self, step: FetchMany) -> list[list[Any]]:
+        select = step.select
+        found = await self.fetch(literals.filled(dialect.as_arrays(select), step.values))
+        rows: list[list[Any]] = json.loads(f"[{','.join([text for (text,) in found])}]")
+        decode = bytes.fromhex
+        for column in select.keys:
+            for row in rows:
+                row[column] = decode(row[column])
+        return rows
+
+    async def _execute(self, step: Execute) -> int:
+        text = dialect.statement(step.statement)
+        if "{" in text:
+            return await self._many(text, [step.values])
+        return await self.query(literals.filled(text, step.values))
+
+    async def _insert(self, step: Insert) -> int:
+        await self._execute(Execute(*step))
+        return int(self._connection.insert_id())
+
+    async def _each(self, step: Each | Bulk) -> None:
+        text = dialect.statement(step.statement)
+        if "{" in text:
+            await self._many(text, step.rows)
+        else:
+            for values in step.rows:
+                await self.query(literals.filled(text, values))
+
+    async def _add(self, step: Add) -> bool:
+        await self.query("SAVEPOINT rows_added")
+        try:
+            await self._each(Bulk(*step))
+        except IntegrityError as error:
+            if number_of(error) != ER.DUP_ENTRY:
+                raise
+            await self.query("ROLLBACK TO SAVEPOINT rows_added")
+            return False
+        return True
+
+    async def _many(self, text: str, rows: Sequence[Sequence[object]]) -> int:
+        """Run a statement that has {rows} or {union} for all of *rows*, in slices."""
+        changed = 0
+        if "{rows}" in text:
+            texts = [literals.row(values) for values in rows]
+            for some in literals.slices(texts, ROWS, self._packet):
+                changed += await self.query(text.replace("{rows}", ",".join(some)))
+            return changed
+        texts = [literals.columns(values) for values in rows]
+        for some in literals.slices(texts, UNITED, self._packet):
+            # The first one gives the columns their names, and no row.
+            names = ",".join(f"NULL AS c{number}" for number in range(len(rows[0])))
+            union = " UNION ALL SELECT ".join([f"{names} FROM DUAL WHERE FALSE", *some])
+            changed += await self.query(text.replace("{union}", f"(SELECT {union})"))
+        return changed
+
+    _steps: ClassVar[dict[type[Step], Callable[[Session, Any], Coroutine[Any, Any, Any]]]] = {
+        Fetch: _fetch_step,
+        FetchMany: _fetch_many,
+        Execute: _execute,
+        Insert: _insert,
+        Each: _each,
+        Bulk: _each,
+        Add: _add,
+    }
+
+
+def flavour_of(version: str) -> tuple[str, tuple[int, int, int]]:
+    """Read what VERSION() says: MySQL or MariaDB, and which."""
+    found = _MARIADB.match(version)
+    flavour = "MariaDB" if found else "MySQL"
+    found = found or _MYSQL.match(version)
+    if found is None:
+        raise StateError(f"the server calls itself {version!r}, which is no MySQL or MariaDB")
+    return flavour, (int(found[1]), int(found[2]), int(found[3]))

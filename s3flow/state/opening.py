@@ -1,0 +1,61 @@
+"""Opens the state wherever its address says; imports only the driver that it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+
+from s3flow.errors import StateError
+from s3flow.ports import Clock
+from s3flow.state.address import MySqlAddress, StateAddress
+from s3flow.state.store import SqlState
+
+BRIEF = 10.0  # seconds that a command, which somebody waits for, goes on trying
+FOREVER = math.inf  # a daemon waits: work goes on when the server is back
+
+
+async def open_state(
+    address: StateAddress,
+    *,
+    clock: Clock = time.time,
+    read_only: bool = False,
+    patience: float = BRIEF,
+) -> SqlState:
+    """Open the state, creating it if need be; *read_only* works beside a running daemon.
+
+    *patience*: seconds that a server may be away, once it was there, until that is an error.
+    Raises `StateLocked` when another process has it, `StateError` when it cannot be used.
+    """
+    if not isinstance(address, MySqlAddress):
+        from s3flow.state.sqlite import open_sqlite
+
+        return await open_sqlite(address.path, clock=clock, read_only=read_only)
+    opening = asyncio.create_task(_open_mysql(address, clock, patience, read_only=read_only))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # It goes on by itself, and would hold the lock for nobody.
+        with contextlib.suppress(StateError):
+            await (await opening).close()
+        raise
+
+
+async def _open_mysql(
+    address: MySqlAddress, clock: Clock, patience: float, *, read_only: bool
+) -> SqlState:
+    try:
+        from s3flow.state.mysql.database import MySqlDatabase
+    except ImportError as error:
+        raise StateError(
+            f"state {address} needs the driver: pip install 's3flow[mysql]'"
+        ) from error
+    database = await MySqlDatabase.open(address, read_only=read_only, patience=patience)
+    state = SqlState(database, clock)
+    try:
+        await state.prepare()
+    except BaseException:
+        await state.close()
+        raise
+    return state
