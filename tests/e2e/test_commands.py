@@ -18,7 +18,18 @@ from tests.e2e.gaps import need
 from tests.e2e.program import HANG, Program, document
 from tests.servers import make_bucket, ministack
 
-COMMANDS = ("run", "sync", "scan", "plan", "status", "retry", "failures", "forget", "doctor")
+COMMANDS = (
+    "run",
+    "sync",
+    "scan",
+    "plan",
+    "status",
+    "retry",
+    "failures",
+    "forget",
+    "doctor",
+    "report",
+)
 
 
 def planned(program: Program) -> dict[tuple[str, str], int]:

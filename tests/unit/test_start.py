@@ -102,7 +102,9 @@ def test_help_reads_no_settings(tmp_path: Path) -> None:
     assert not found & (RARE | LISTENER | LOGGING | WORK | STATE | SETTINGS)
 
 
-@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("failures",), ("retry",)])
+@pytest.mark.parametrize(
+    "words", [("status",), ("status", "--json"), ("failures",), ("retry",), ("report",)]
+)
 def test_asking_the_state_imports_neither_engine_nor_stores(
     config: Path, words: tuple[str, ...]
 ) -> None:
@@ -112,7 +114,7 @@ def test_asking_the_state_imports_neither_engine_nor_stores(
 
 
 def test_what_is_piped_needs_no_tables(config: Path) -> None:
-    for words in (("status", "--json"), ("failures",)):
+    for words in (("status", "--json"), ("failures",), ("report",)):
         assert "rich" not in imported(config.parent, *words, "--config", str(config))
 
 
