@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from botocore.client import BaseClient
 
-from tests import servers
+from tests import mariadb, servers
 from tests.blocks import (
     LIMIT,
     Blocks,
@@ -81,3 +81,10 @@ def never_blocked() -> Iterator[Blocks]:
     limit = LIMIT * max(slow, slowness())
     held = blocks.blamed(limit)
     assert not held, "\n".join(held)
+
+
+@pytest.fixture(scope="session")
+def mysql_schemas() -> Iterator[mariadb.Schemas]:
+    """Give the MySQL or MariaDB server that S3FLOW_TEST_MYSQL names, else a MariaDB, to make schemas on."""
+    with mariadb.schemas() as schemas:
+        yield schemas

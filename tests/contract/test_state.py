@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -29,8 +28,10 @@ from s3flow.model import (
     Transfer,
 )
 from s3flow.policies import Mode
-from s3flow.ports import Clock, StateStore
-from s3flow.state.sqlite import open_sqlite
+from s3flow.ports import StateStore
+from s3flow.state.address import SqliteAddress, StateAddress
+from s3flow.state.opening import open_state
+from tests import mariadb
 
 FLOW = Flow("documents", Place("src", "bucket", b"in/"), Place("dst", "other", b"out/"))
 
@@ -72,28 +73,33 @@ class FakeClock:
         return self.now
 
 
-Open = Callable[[Path, Clock], Awaitable[StateStore]]
+Where = Callable[[pytest.FixtureRequest], StateAddress]
 
 
-async def _sqlite(folder: Path, clock: Clock) -> StateStore:
-    return await open_sqlite(folder / "state.db", clock=clock)
+def _sqlite(request: pytest.FixtureRequest) -> StateAddress:
+    return SqliteAddress(request.getfixturevalue("tmp_path") / "state.db")
 
 
-FACTORIES: dict[str, Open] = {"sqlite": _sqlite}
+def _mysql(request: pytest.FixtureRequest) -> StateAddress:
+    schemas: mariadb.Schemas = request.getfixturevalue("mysql_schemas")
+    return schemas.make()
+
+
+PLACES: dict[str, Where] = {"sqlite": _sqlite, "mysql": _mysql}
 
 
 class Home:
     """A place where the state lives on while processes come and go."""
 
-    def __init__(self, factory: Open, folder: Path) -> None:
+    def __init__(self, address: StateAddress) -> None:
         self.clock = FakeClock()
-        self._factory, self._folder = factory, folder
+        self.address = address
         self._state: StateStore | None = None
 
     async def open(self) -> StateStore:
         """Open the state anew, as the next process does."""
         await self.close()
-        self._state = await self._factory(self._folder, self.clock)
+        self._state = await open_state(self.address, clock=self.clock)
         return self._state
 
     async def close(self) -> None:
@@ -102,9 +108,9 @@ class Home:
             self._state = None
 
 
-@pytest.fixture(params=sorted(FACTORIES))
-async def home(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Home]:
-    place = Home(FACTORIES[request.param], tmp_path)
+@pytest.fixture(params=PLACES)
+async def home(request: pytest.FixtureRequest) -> AsyncIterator[Home]:
+    place = Home(PLACES[request.param](request))
     yield place
     await place.close()
 

@@ -90,6 +90,7 @@ STATEMENTS = {
         f"SELECT {_NAME}, a.object_key, CONVERT(a.upload_id USING utf8mb4) FROM abandoned a"
         " JOIN buckets b ON b.id = a.bucket_id WHERE a.flow_id = ? ORDER BY a.upload_id"
     ),
+    # sql.VERDICTS: sql.VERDICTS.replace("SELECT bucket", "SELECT CONVERT(bucket USING utf8mb4)"),
     sql.UPLOADS: (
         "SELECT upload_id FROM objects FORCE INDEX (objects_work) WHERE flow_id = ? AND work = 1"
     ),

@@ -7,6 +7,7 @@ is ours, leaves backslashes their meaning; bytes travel as hex, whatever the mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -27,24 +28,36 @@ def _float(value: float) -> str:
     return text if "e" in text else f"{text}e0"
 
 
-_LITERALS: dict[type, Callable[[Any], str]] = {
-    str: _text,
-    int: str,
-    bytes: _bytes,
-    float: _float,
-    bool: lambda value: "1" if value else "0",
-    type(None): lambda _: "NULL",
-}
+class _Writers(dict[type, Callable[[Any], str]]):
+    """How values of a type are written; of others than these none is, so that nothing is guessed."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], str]:
+        if issubclass(kind, StrEnum):
+            self[kind] = _text
+            return _text
+        raise TypeError(f"the state has no values of {kind}")
+
+
+_WRITERS = _Writers(
+    {
+        str: _text,
+        int: str,
+        bytes: _bytes,
+        float: _float,
+        bool: lambda value: "1" if value else "0",
+        type(None): lambda _: "NULL",
+    }
+)
 
 
 def literal(value: object) -> str:
-    """Write a value as SQL: of plain types only, so that nothing is guessed."""
-    return _LITERALS[type(value)](value)
+    """Write a value as SQL."""
+    return _WRITERS[type(value)](value)
 
 
 def columns(values: Sequence[object]) -> str:
     """Write values as a SELECT takes them."""
-    known = _LITERALS
+    known = _WRITERS
     return ",".join([known[type(value)](value) for value in values])
 
 
