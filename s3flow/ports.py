@@ -32,6 +32,7 @@ from s3flow.model import (
     Total,
     Transfer,
     Upload,
+    Verdict,
 )
 from s3flow.records import Audited, Record
 
@@ -244,6 +245,22 @@ class StateStore(Protocol):
 
     async def open_flow(self, flow: Flow) -> None:
         """Begin, or continue, a flow. Raises `FlowChanged` if its source, target or mapping differ."""
+        ...
+
+    async def open_routes(self, flow: str, endpoints: str) -> list[Verdict]:
+        """Give what is known of the ways that the flow's objects go.
+
+        All of it is dropped when it was found out with other endpoints than those that *endpoints*
+        tells from others.
+        """
+        ...
+
+    async def keep_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Keep verdicts in the place of earlier ones about the same."""
+        ...
+
+    async def verdicts(self, flow: str) -> list[Verdict]:
+        """Give what is known of the ways that the flow's objects go, by bucket; also what has expired."""
         ...
 
     async def begin_scan(self, flow: str) -> tuple[Scan, bool]:

@@ -58,6 +58,7 @@ class ProcessCrew:
                 chorus=chorus,
                 freed=self._freed.set,
                 tidy=self.tidy,
+                peers=self._seats,
             )
             for number, post in enumerate(self.posts)
         ]
@@ -65,6 +66,8 @@ class ProcessCrew:
     def hands(self, flow: RunningFlow) -> Iterator[Coroutine[Any, Any, None]]:
         """Give what hands the flow's transfers out."""
         self._flows[flow.route.flow.name] = flow
+        for seat in self._seats:
+            seat.teach(flow)
         yield self._serve(flow)
 
     async def run(self) -> None:

@@ -14,7 +14,7 @@ from s3flow.events import (
     UploadAborted,
     Warned,
 )
-from s3flow.model import Change, Listed, State, Transfer
+from s3flow.model import Change, Listed, State, Transfer, Verdict
 
 # To a worker process.
 ORDERS = 1  # what it is to be, as bytes: sent once, first
@@ -22,6 +22,9 @@ WORK = 2  # a transfer
 REMEMBERED = 3  # number of the question, "" or why it could not be done
 STOP = 4  # end what is begun, leave the rest
 QUIT = 5  # end now
+
+# Both ways.
+VERDICT = 6  # which way objects go, found out by one process: the fields of a Verdict
 
 # To the supervisor.
 READY = 10  # marks of its unfinished files, by endpoint
@@ -82,6 +85,16 @@ def unpack_change(packed: tuple[Any, ...], transfer: Transfer) -> Change:
     if version is not None:
         change.version = Listed._make(version)
     return change
+
+
+def pack_verdict(verdict: Verdict) -> Message:
+    """Make a message of a verdict."""
+    return (VERDICT, *verdict)
+
+
+def unpack_verdict(message: Message) -> Verdict:
+    """Give the verdict back."""
+    return Verdict._make(message[1:])
 
 
 def pack_event(event: Event) -> Message | None:

@@ -21,6 +21,7 @@ from s3flow.events import (
     BytesMoved,
     Emit,
     Retried,
+    RouteDecided,
     TransferEnded,
     TransferStarted,
     WorkerEnded,
@@ -60,7 +61,7 @@ class Seat:
     *command* starts one, with the number of the descriptor that it finds its line at; *orders* is the
     first thing it hears. *places*: transfers at a time, by flow. *lease*: descriptors whose locks must
     last as long as the process. *freed* is called when there may be room again, *tidy* with the marks
-    and the transfers of a dead process.
+    and the transfers of a dead process. *peers*: all seats, which learn what one of them finds out.
     """
 
     number: int
@@ -74,6 +75,7 @@ class Seat:
     chorus: Chorus
     freed: Callable[[], None]
     tidy: Tidy
+    peers: Sequence[Seat] = ()
     held: dict[int, Held] = field(default_factory=dict)
     load: int = 0  # bytes of what it works on
     _busy: Counter[str] = field(default_factory=Counter)  # transfers that have not ended, by flow
@@ -102,6 +104,17 @@ class Seat:
         self._busy[transfer.flow] += 1
         self.load += transfer.size
         self._link.send(say.pack_transfer(transfer))
+
+    def teach(self, flow: RunningFlow) -> None:
+        """Tell the process which ways the flow's objects go, as far as it is known."""
+        if flow.route.verdicts is not None:
+            for verdict in flow.route.verdicts.decided.values():
+                self.tell_message(say.pack_verdict(verdict))
+
+    def tell_message(self, message: Message) -> None:
+        """Say something that the next process in this seat hears by itself, if this one is dead."""
+        if self._link is not None:
+            self._link.send(message)
 
     def say_stop(self) -> None:
         """Let what has begun end, and nothing begin."""
@@ -160,6 +173,8 @@ class Seat:
         if self.stop.is_set():
             link.send((say.STOP,))
         self._link = link
+        for flow in self.flows.values():
+            self.teach(flow)
         self.freed()
         while (batch := await heard.get()) is not None:
             for message in batch:
@@ -243,6 +258,8 @@ class Seat:
         elif kind == say.RETRIED:
             held = self.held[message[1]]
             held.flow.route.emit(Retried(held.transfer, *message[2:]))
+        elif kind == say.VERDICT:
+            self._learn(message)
         elif kind == say.TOLD:
             self.chorus.say(self.number, say.unpack_event(message))
         elif kind == say.LOGGED:
@@ -251,6 +268,17 @@ class Seat:
         elif kind == say.READY and self._process is not None:
             self._marks = message[1]
             self.tell(WorkerStarted(self.number, self._process.pid))
+
+    def _learn(self, message: Message) -> None:
+        """Let everybody know what this process has found out, so that they need not try it too."""
+        verdict = say.unpack_verdict(message)
+        route = self.flows[verdict.flow].route
+        if route.verdicts is not None:
+            route.verdicts.take(verdict)
+        route.emit(RouteDecided(verdict))
+        for peer in self.peers:
+            if peer is not self:
+                peer.tell_message(message)
 
     async def _ended(self, seconds: float, is_durable: bool, packed: tuple[object, ...]) -> None:
         self._fruitful = True

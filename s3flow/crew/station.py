@@ -17,8 +17,16 @@ from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring
 from s3flow.engine.worker import Worker
 from s3flow.errors import StateError
-from s3flow.events import BytesMoved, Event, Recorded, Retried, TransferEnded, TransferStarted
-from s3flow.model import Change, State, Transfer
+from s3flow.events import (
+    BytesMoved,
+    Event,
+    Recorded,
+    Retried,
+    RouteDecided,
+    TransferEnded,
+    TransferStarted,
+)
+from s3flow.model import Change, State, Transfer, Verdict
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.ports import Crc64
 
@@ -98,6 +106,7 @@ class Station:
             TransferEnded: self._ended,
             BytesMoved: self._moved,
             Retried: self._retried,
+            RouteDecided: self._decided,
         }
 
     async def run(self) -> None:
@@ -121,10 +130,18 @@ class Station:
                 self._berths[transfer.flow].supply.put(transfer)
             elif kind == say.REMEMBERED:
                 self._answer(message[1], message[2])
+            elif kind == say.VERDICT:
+                self._take(say.unpack_verdict(message))
             elif kind == say.STOP:
                 self._stop.set()
             elif kind == say.QUIT:
                 self._quit.set()
+
+    def _take(self, verdict: Verdict) -> None:
+        """Believe what another process has found out."""
+        known = self._berths[verdict.flow].route.verdicts
+        if known is not None:
+            known.take(verdict)
 
     def report(self) -> Iterator[Message]:
         """Give the bytes that passed since the last report."""
@@ -169,6 +186,9 @@ class Station:
             await asyncio.sleep(PULSE_EVERY)
             lag = max(0.0, loop.time() - due)
             self._link.send((say.PULSE, time.process_time(), lag))
+            for berth in self._berths.values():
+                if berth.route.verdicts is not None:
+                    berth.route.verdicts.review()
 
     async def _remember(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
         self._asked += 1
@@ -219,6 +239,9 @@ class Station:
 
     def _moved(self, event: BytesMoved) -> None:
         self._berths[event.flow].moved += event.bytes
+
+    def _decided(self, event: RouteDecided) -> None:
+        self._link.send(say.pack_verdict(event.verdict))
 
     def _retried(self, event: Retried) -> None:
         message = (event.transfer.id, event.reason, event.message, event.delay)

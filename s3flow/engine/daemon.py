@@ -15,10 +15,10 @@ from s3flow.engine.recorder import Recorder, unsettled_change
 from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
-from s3flow.engine.wiring import Pace, RouteMaker, Wiring
+from s3flow.engine.wiring import Pace, RouteMaker, Wiring, decided_at_start
 from s3flow.errors import StateError
-from s3flow.events import Emit, Event, Recorded, Warned
-from s3flow.model import Change, Sample, State
+from s3flow.events import Emit, Event, Recorded, RouteDecided, Warned
+from s3flow.model import Change, Sample, State, Verdict
 from s3flow.ports import Crc64, StateStore
 
 SAMPLE_EVERY = 1.0  # seconds
@@ -38,6 +38,7 @@ class Daemon:
     abandon: asyncio.Event = field(default_factory=asyncio.Event)  # a second signal: no draining
     crew: Crew = field(default_factory=OwnHands)
     flows: dict[str, RunningFlow] = field(default_factory=dict)
+    _verdicts: list[Verdict] = field(default_factory=list)  # that are not durable yet
 
     async def run(self, *, once: bool) -> None:
         """Scan and transfer; returns when drained or stopped, with everything recorded.
@@ -69,7 +70,18 @@ class Daemon:
         for wiring in self.wirings:
             await self.state.open_flow(wiring.flow)
             route = make.route(wiring, self.state.remember_upload)
+            await self._recall(wiring, route)
             self.flows[wiring.flow.name] = await self._running(route, recorder)
+
+    async def _recall(self, wiring: Wiring, route: Route) -> None:
+        """Let the route know what was found out before, or is certain from the start."""
+        known = await self.state.open_routes(wiring.flow.name, wiring.endpoints)
+        if route.verdicts is not None:
+            for verdict in known:
+                route.verdicts.take(verdict)
+        certain = decided_at_start(wiring, time.time())
+        if certain is not None:
+            self._verdicts.append(certain)
 
     async def _running(self, route: Route, recorder: Recorder) -> RunningFlow:
         name = route.flow.name
@@ -148,6 +160,8 @@ class Daemon:
     def _emit(self, event: Event) -> None:
         if isinstance(event, Recorded):
             self._count(event)
+        elif isinstance(event, RouteDecided):
+            self._verdicts.append(event.verdict)
         self.tell(event)
 
     def _count(self, event: Recorded) -> None:
@@ -175,3 +189,15 @@ class Daemon:
                 # The counts go on in the next one; the recorder tells that the state is in trouble.
                 with contextlib.suppress(StateError):
                     await self.state.sample(name, sample)
+            if flow.route.verdicts is not None:
+                flow.route.verdicts.review()
+        await self._keep_verdicts()
+
+    async def _keep_verdicts(self) -> None:
+        """Make durable what was found out since; a state in trouble has it the next time."""
+        verdicts, self._verdicts = self._verdicts, []
+        try:
+            if verdicts:
+                await self.state.keep_verdicts(verdicts)
+        except StateError:
+            self._verdicts = verdicts + self._verdicts

@@ -103,6 +103,11 @@ def drained(name: str) -> Steps[None]:
     yield Execute(sql.DROP_META, (_draining(flow_id),))
 
 
+def endpoints_of(flow_id: int) -> str:
+    """Name what says which endpoints the flow's verdicts were found out with."""
+    return f"endpoints/{flow_id}"
+
+
 def _draining(flow_id: int | None) -> str:
     return f"draining/{flow_id}"
 
@@ -136,7 +141,8 @@ def unname(name: str, trail: Trail, now: int) -> Steps[bool]:
     yield Execute(sql.UNNAME_FLOW, (flow_id,))
     yield Execute(sql.DROP_META, (_draining(flow_id),))
     yield Execute(sql.DROP_RANGES, (flow_id,))
-    for statement in sql.DROP_OF_FLOW:
+    yield Execute(sql.DROP_META, (endpoints_of(flow_id),))
+    for statement in (*sql.DROP_OF_FLOW, sql.DROP_VERDICTS):
         yield Execute(statement, (flow_id,))
     trail.note(name, Happened(Fact.FORGOTTEN, 0, "", b"", 0))
     yield from trail.write(now)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from s3flow.model import KeyRange, Row, Sample, Scan, ScanSummary, Total
+from s3flow.model import KeyRange, Row, Sample, Scan, ScanSummary, Total, Verdict
 from s3flow.ports import ROWS_AT_ONCE
 from s3flow.records import Audited, Record
-from s3flow.state import audit, flows, sql
+from s3flow.state import audit, flows, routes, sql
 from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
 
@@ -124,6 +124,10 @@ class Queries:
         """Give (bucket, key, reason, message) of failed objects, in the order of discovery."""
         rows = await self._select(sql.FAILURES, flow, limit)
         return [(bucket, key, reason, message) for bucket, key, reason, message in rows]
+
+    async def verdicts(self, flow: str) -> list[Verdict]:
+        """Give what is known of the ways that the flow's objects go, by bucket."""
+        return await self._database.read(lambda: routes.verdicts(flow))
 
     async def samples(self, flow: str) -> list[Sample]:
         """Give the samples that are kept, in the order of time."""

@@ -67,6 +67,17 @@ DROP_OF_FLOW = (
     "DELETE FROM abandoned WHERE flow_id = ?",
 )
 
+VERDICTS = (
+    "SELECT bucket, what, way, reason, decided, expires FROM verdicts WHERE flow_id = ?"
+    " ORDER BY bucket, what"
+)
+ADD_VERDICT = (
+    "INSERT INTO verdicts (flow_id, bucket, what, way, reason, decided, expires)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+DROP_VERDICT = "DELETE FROM verdicts WHERE flow_id = ? AND bucket = ? AND what = ?"
+DROP_VERDICTS = "DELETE FROM verdicts WHERE flow_id = ?"
+
 BUCKET_ID = "SELECT id FROM buckets WHERE name = ?"
 BUCKET_NAME = "SELECT name FROM buckets WHERE id = ?"
 ADD_BUCKET = "INSERT INTO buckets (name) VALUES (?)"

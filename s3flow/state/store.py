@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from s3flow.errors import StateError
-from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer
+from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
 from s3flow.state import changes as outcomes
-from s3flow.state import flows, pages, sql
+from s3flow.state import flows, pages, routes, sql
 from s3flow.state.claims import Claims, Taken
 from s3flow.state.queries import Database, Queries, fetch
 from s3flow.state.steps import Each, Fetch, Steps
@@ -47,6 +47,14 @@ class SqlState(Queries):
     async def open_flow(self, flow: Flow) -> None:
         """Begin, or continue, a flow. Raises `FlowChanged`."""
         await self._database.write(lambda: flows.open_flow(flow, self._clock()))
+
+    async def open_routes(self, flow: str, endpoints: str) -> list[Verdict]:
+        """Give what is known of the flow's ways; nothing if other *endpoints* were asked."""
+        return await self._database.write(lambda: routes.open_routes(flow, endpoints))
+
+    async def keep_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Keep verdicts in the place of earlier ones."""
+        await self._database.write(lambda: routes.keep_verdicts(verdicts))
 
     async def begin_scan(self, flow: str) -> tuple[Scan, bool]:
         """Continue the unfinished scan (True) or begin one (False)."""
