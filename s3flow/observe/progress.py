@@ -1,18 +1,15 @@
-"""Where a flow stands: counts that add up, its rate, and when it may be done. Pure; no I/O."""
+"""Where a flow stands: counts that add up, and how it is told to programs. Pure; no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, Total
+from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, State, Total
+from s3flow.observe.rates import Rates, rates
 
-RATE_WINDOW = 60.0  # seconds of work that the shown rate is taken over
-SHORTEST_WINDOW = 5.0  # seconds that a window of work should last to say something of the rest
-LONGEST_WINDOW = 300.0  # seconds; samples further apart have a stopped daemon between them
 _OUTCOMES = tuple(Outcome)
 
 
@@ -41,22 +38,37 @@ class Counts:
         return {"listed": self.listed} | {name.value: getattr(self, name) for name in _OUTCOMES}
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """How fast it went lately, and the seconds that the rest takes; None: not known."""
+class Moving(NamedTuple):
+    """What is being moved at the moment: objects, their bytes, and how many of these have arrived."""
 
-    bytes_per_s: float = 0.0
-    objects_per_s: float = 0.0
-    eta_p50: float | None = None
-    eta_p90: float | None = None
+    objects: int
+    bytes: int
+    arrived: int
+
+
+class Thawing(NamedTuple):
+    """What waits until it is restored, and when the next and the last may be (epoch; None: unknown)."""
+
+    objects: int
+    bytes: int
+    next_due: float | None
+    last_due: float | None
+
+
+class BucketCounts(NamedTuple):
+    """One bucket of a flow."""
+
+    objects: Counts
+    bytes: Counts
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSnapshot:
     """One flow at one moment, for people, `/api/status` and metrics.
 
-    *reasons* counts skipped and failed objects, *failures* the failed ones among them. *backlog*
-    says for each pending state how many objects and bytes wait in it.
+    *reasons* counts skipped and failed objects, *failures* the failed ones among them. *states* has
+    objects and bytes of each state that any object is in, *totals* what all this was counted from.
+    *moving* is known to the process that moves alone; *thawing* is None while nothing waits.
     """
 
     name: str
@@ -69,7 +81,27 @@ class FlowSnapshot:
     reasons: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
-    backlog: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    states: Mapping[State, tuple[int, int]] = field(default_factory=dict)
+    totals: Sequence[Total] = ()
+    moving: Moving | None = None
+    thawing: Thawing | None = None
+
+    @property
+    def backlog(self) -> dict[State, tuple[int, int]]:
+        """Give objects and bytes of each pending state."""
+        return {
+            state: counts
+            for state, counts in self.states.items()
+            if OUTCOMES[state] is Outcome.PENDING
+        }
+
+    @property
+    def buckets(self) -> dict[str, BucketCounts]:
+        """Count each source bucket by itself, in the order of their names."""
+        of: dict[str, list[Total]] = {}
+        for total in self.totals:
+            of.setdefault(total.bucket, []).append(total)
+        return {name: BucketCounts(*_counts(_states(of[name]))) for name in sorted(of)}
 
 
 def snapshot(
@@ -79,25 +111,21 @@ def snapshot(
     dropped: Mapping[str, int],
     scan: ScanSummary | None,
     now: float,
+    *,
+    moving: Moving | None = None,
+    thawing: Thawing | None = None,
 ) -> FlowSnapshot:
     """Put together what the state says of *flow*. *samples* ascend in time; *now* is the epoch's.
 
     Reasons count skipped and failed objects alone: a pending one's reason is not its outcome.
     """
-    objects = dict.fromkeys(_OUTCOMES, 0)
-    sizes = dict.fromkeys(_OUTCOMES, 0)
     methods: dict[str, int] = {}
     proofs: dict[str, int] = {}
     reasons: dict[str, int] = {}
     failures: dict[str, int] = {}
-    backlog: dict[str, tuple[int, int]] = {}
     for total in totals:
         outcome = OUTCOMES[total.state]
-        objects[outcome] += total.objects
-        sizes[outcome] += total.bytes
         if outcome is Outcome.PENDING:
-            waiting, waiting_bytes = backlog.get(total.state, (0, 0))
-            backlog[total.state] = (waiting + total.objects, waiting_bytes + total.bytes)
             continue
         if outcome in (Outcome.SKIPPED, Outcome.FAILED):
             _add(reasons, total.reason, total.objects)
@@ -106,20 +134,75 @@ def snapshot(
             continue
         _add(methods, total.method, total.objects)
         _add(proofs, total.proof, total.objects)
-    counts = Counts(**{outcome.value: objects[outcome] for outcome in _OUTCOMES})
-    volume = Counts(**{outcome.value: sizes[outcome] for outcome in _OUTCOMES})
+    states = _states(totals)
+    objects, volume = _counts(states)
+    arrived = min(moving.arrived, volume.pending) if moving else 0
+    speed = rates(samples, objects.pending, volume.pending - arrived, now)
+    if thawing is not None and thawing.last_due is not None:
+        speed = speed.not_before(thawing.last_due - now)
     return FlowSnapshot(
         name=flow.name,
-        objects=counts,
+        objects=objects,
         bytes=volume,
-        rates=rates(samples, counts.pending, volume.pending, now),
+        rates=speed,
         scan=scan,
         methods=methods,
         proofs=proofs,
         reasons=reasons,
         failures=failures,
         dropped=dict(dropped),
-        backlog=backlog,
+        states=states,
+        totals=totals,
+        moving=moving,
+        thawing=thawing,
+    )
+
+
+def _states(totals: Iterable[Total]) -> dict[State, tuple[int, int]]:
+    states: dict[State, tuple[int, int]] = {}
+    for total in totals:
+        objects, size = states.get(total.state, (0, 0))
+        states[total.state] = (objects + total.objects, size + total.bytes)
+    return states
+
+
+def _counts(states: Mapping[State, tuple[int, int]]) -> tuple[Counts, Counts]:
+    """Give objects and bytes by outcome."""
+    objects = dict.fromkeys(_OUTCOMES, 0)
+    sizes = dict.fromkeys(_OUTCOMES, 0)
+    for state, (number, size) in states.items():
+        objects[OUTCOMES[state]] += number
+        sizes[OUTCOMES[state]] += size
+    return (
+        Counts(**{outcome.value: objects[outcome] for outcome in _OUTCOMES}),
+        Counts(**{outcome.value: sizes[outcome] for outcome in _OUTCOMES}),
+    )
+
+
+def together(snapshots: Sequence[FlowSnapshot]) -> FlowSnapshot:
+    """Add flows up as if they were one. They run side by side, so the latest ETA is that of all."""
+    totals = [total for one in snapshots for total in one.totals]
+    states = _states(totals)
+    objects, volume = _counts(states)
+    waits = [one.rates for one in snapshots if one.objects.pending]
+    p50s = [wait.eta_p50 for wait in waits if wait.eta_p50 is not None]
+    p90s = [wait.eta_p90 for wait in waits if wait.eta_p90 is not None]
+    known = len(p50s) == len(p90s) == len(waits)
+    moving = [one.moving for one in snapshots if one.moving]
+    return FlowSnapshot(
+        name="",
+        objects=objects,
+        bytes=volume,
+        rates=Rates(
+            bytes_per_s=sum(one.rates.bytes_per_s for one in snapshots),
+            objects_per_s=sum(one.rates.objects_per_s for one in snapshots),
+            eta_p50=max(p50s, default=0.0) if known else None,
+            eta_p90=max(p90s, default=0.0) if known else None,
+        ),
+        scan=None,
+        states=states,
+        totals=totals,
+        moving=Moving(*map(sum, zip(*moving, strict=True))) if moving else None,
     )
 
 
@@ -128,89 +211,9 @@ def _add(counts: dict[str, int], name: str, number: int) -> None:
         counts[name] = counts.get(name, 0) + number
 
 
-def rates(samples: Sequence[Sample], objects: int, size: int, now: float) -> Rates:
-    """Say how fast it goes and when *objects* of *size* bytes in all may be done.
-
-    The rate is that of the last minute. The ETA takes every window in which work was done: p50
-    assumes the median of their rates, p90 the tenth percentile, so that one good minute promises
-    nothing. Bytes and objects are looked at apart and the slower of the two counts: a million tiny
-    objects are not limited by bytes, nor one huge object by objects.
-    """
-    windows = _windows(samples)
-    recent = [window for window in windows if window.end > now - RATE_WINDOW]
-    seconds = sum(window.seconds for window in recent)
-    moved = sum(window.bytes for window in recent)
-    ended = sum(window.objects for window in recent)
-    p50, p90 = _eta(windows, objects, size)
-    return Rates(
-        bytes_per_s=moved / seconds if seconds else 0.0,
-        objects_per_s=ended / seconds if seconds else 0.0,
-        eta_p50=p50,
-        eta_p90=p90,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    end: float
-    seconds: float
-    objects: int
-    bytes: int
-
-
-def _windows(samples: Sequence[Sample]) -> list[_Window]:
-    """Give what was done between samples; idle windows and steps back in time say nothing.
-
-    Neighbours are joined until they last long enough: a large object ends in one second of many.
-    """
-    found: list[_Window] = []
-    for before, after in pairwise(samples):
-        seconds = after.at - before.at
-        objects, size = after.objects - before.objects, after.bytes - before.bytes
-        if not (0 < seconds <= LONGEST_WINDOW and objects >= 0 and size >= 0 and (objects or size)):
-            continue
-        last = found[-1] if found else None
-        if last is not None and last.end == before.at and last.seconds < SHORTEST_WINDOW:
-            seconds, objects, size = (
-                seconds + last.seconds,
-                objects + last.objects,
-                size + last.bytes,
-            )
-            found.pop()
-        found.append(_Window(after.at, seconds, objects, size))
-    return found
-
-
-def _eta(
-    windows: Sequence[_Window], objects: int, size: int
-) -> tuple[float, float] | tuple[None, None]:
-    if not objects:
-        return 0.0, 0.0
-    by_objects = sorted(window.objects / window.seconds for window in windows if window.objects)
-    by_bytes = sorted(window.bytes / window.seconds for window in windows if window.bytes)
-    if size and not by_bytes:
-        return None, None
-    ends = []
-    for share in (0.5, 0.1):
-        waits = [objects / _quantile(by_objects, share)] if by_objects else []
-        if size:
-            waits.append(size / _quantile(by_bytes, share))
-        if not waits:
-            return None, None
-        ends.append(max(waits))
-    return ends[0], ends[1]
-
-
-def _quantile(ascending: Sequence[float], share: float) -> float:
-    position = share * (len(ascending) - 1)
-    low = int(position)
-    high = min(low + 1, len(ascending) - 1)
-    return ascending[low] + (ascending[high] - ascending[low]) * (position - low)
-
-
-def as_json(snapshots: Sequence[FlowSnapshot]) -> dict[str, Any]:
-    """Give the shape that `/api/status` and `status --json` promise."""
-    return {"flows": [_flow_json(one) for one in snapshots]}
+def as_json(snapshots: Sequence[FlowSnapshot], *, buckets: bool = False) -> dict[str, Any]:
+    """Give the shape that `/api/status` and `status --json` promise, on demand with *buckets*."""
+    return {"flows": [_flow_json(one) | _buckets_json(one, buckets) for one in snapshots]}
 
 
 def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
@@ -219,12 +222,18 @@ def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
         "name": one.name,
         "objects": one.objects.as_json(),
         "bytes": one.bytes.as_json(),
+        "states": {
+            state.value: dict(zip(("objects", "bytes"), one.states.get(state, (0, 0)), strict=True))
+            for state in State
+        },
+        "moving": one.moving._asdict() if one.moving else None,
+        "thawing": _thawing_json(one.thawing) if one.thawing else None,
         "methods": dict(one.methods),
         "proofs": dict(one.proofs),
         "reasons": dict(one.reasons),
         "dropped": dict(one.dropped),
         "scan": {
-            "finished": None if finished is None else _iso(finished),
+            "finished": _iso(finished),
             "unfinished": bool(one.scan and one.scan.unfinished),
         },
         "rate_bytes_per_s": round(one.rates.bytes_per_s, 3),
@@ -233,7 +242,29 @@ def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
     }
 
 
-def _iso(at: float) -> str:
+def _buckets_json(one: FlowSnapshot, wanted: bool) -> dict[str, Any]:
+    if not wanted:
+        return {}
+    return {
+        "buckets": {
+            name: {"objects": counts.objects.as_json(), "bytes": counts.bytes.as_json()}
+            for name, counts in one.buckets.items()
+        }
+    }
+
+
+def _thawing_json(thawing: Thawing) -> dict[str, Any]:
+    return {
+        "objects": thawing.objects,
+        "bytes": thawing.bytes,
+        "next_due": _iso(thawing.next_due),
+        "last_due": _iso(thawing.last_due),
+    }
+
+
+def _iso(at: float | None) -> str | None:
+    if at is None:
+        return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

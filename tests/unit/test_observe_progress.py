@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3flow.model import OUTCOMES, Flow, Outcome, Place, Sample, ScanSummary, State, Total
-from s3flow.observe.progress import FlowSnapshot, as_json, rates, snapshot
+from s3flow.observe.progress import FlowSnapshot, Moving, Thawing, as_json, snapshot, together
+from s3flow.observe.rates import rates
 from s3flow.observe.report import summary_lines
 from s3flow.observe.text import duration, percent, shown, size
 
@@ -58,6 +59,9 @@ def test_every_total_is_counted_exactly_once(totals: list[Total], samples: list[
         of_it = [total for total in totals if OUTCOMES[total.state] is outcome]
         assert getattr(one.objects, outcome) == sum(total.objects for total in of_it)
         assert getattr(one.bytes, outcome) == sum(total.bytes for total in of_it)
+    assert sum(objects for objects, _ in one.states.values()) == one.objects.listed
+    assert sum(counts.objects.listed for counts in one.buckets.values()) == one.objects.listed
+    assert sum(counts.bytes.failed for counts in one.buckets.values()) == one.bytes.failed
     assert sum(objects for objects, _ in one.backlog.values()) == one.objects.pending
     assert sum(volume for _, volume in one.backlog.values()) == one.bytes.pending
 
@@ -101,6 +105,19 @@ def test_json_shape() -> None:
             "skipped": 3,
             "failed": 7,
         },
+        "states": {
+            "discovered": {"objects": 0, "bytes": 0},
+            "restore_requested": {"objects": 0, "bytes": 0},
+            "restoring": {"objects": 0, "bytes": 0},
+            "transferring": {"objects": 1, "bytes": 50},
+            "transferred": {"objects": 0, "bytes": 0},
+            "verified": {"objects": 2, "bytes": 20},
+            "deleted": {"objects": 1, "bytes": 100},
+            "skipped": {"objects": 3, "bytes": 3},
+            "failed": {"objects": 1, "bytes": 7},
+        },
+        "moving": None,
+        "thawing": None,
         "methods": {"put": 2, "multipart": 1},
         "proofs": {"etag": 2, "checksum": 1},
         "reasons": {"too_small": 3, "access_denied": 1},
@@ -110,6 +127,70 @@ def test_json_shape() -> None:
         "rate_objects_per_s": 0.0,
         "eta_seconds": {"p50": None, "p90": None},
     }
+
+
+def test_json_names_buckets_on_demand() -> None:
+    totals = [
+        Total("b", State.VERIFIED, "", "put", "etag", 2, 20),
+        Total("a", State.FAILED, "access_denied", "", "", 1, 7),
+        Total("b", State.DISCOVERED, "", "", "", 3, 30),
+    ]
+    [flow] = as_json([take(totals)], buckets=True)["flows"]
+    assert list(flow["buckets"]) == ["a", "b"]
+    assert flow["buckets"]["a"]["objects"] == COUNTS | {"listed": 1, "failed": 1}
+    assert flow["buckets"]["b"]["bytes"] == COUNTS | {"listed": 50, "verified": 20, "pending": 30}
+    assert "buckets" not in as_json([take(totals)])["flows"][0]
+
+
+COUNTS = dict.fromkeys(("listed", "pending", "verified", "deleted", "skipped", "failed"), 0)
+
+
+def test_what_thaws_is_told_and_no_eta_is_before_its_last_restore() -> None:
+    totals = [
+        Total("b", State.RESTORING, "", "", "", 4, 400),
+        Total("b", State.DISCOVERED, "", "", "", 1, 100),
+    ]
+    thawing = Thawing(4, 400, NOW + 60, NOW + 3600)
+    work = steady(60, 1, 100)
+    one = snapshot(FLOW, totals, work, {}, SCANNED, NOW, thawing=thawing)
+    assert (one.rates.eta_p50, one.rates.eta_p90) == (3600.0, 3600.0)
+    assert snapshot(FLOW, totals, work, {}, SCANNED, NOW).rates.eta_p50 == 5.0
+    [flow] = as_json([one])["flows"]
+    assert flow["thawing"] == {
+        "objects": 4,
+        "bytes": 400,
+        "next_due": "2023-11-14T22:16:00Z",
+        "last_due": "2023-11-14T23:15:00Z",
+    }
+    assert flow["states"]["restoring"] == {"objects": 4, "bytes": 400}
+
+
+def test_what_has_arrived_of_unfinished_objects_shortens_the_estimate() -> None:
+    huge = [Total("b", State.TRANSFERRING, "", "", "", 1, 1000)]
+    moving = Moving(1, 1000, 900)
+    one = snapshot(FLOW, huge, steady(60, 0, 100), {}, SCANNED, NOW, moving=moving)
+    assert one.rates.eta_p50 == 1.0
+    assert as_json([one])["flows"][0]["moving"] == {"objects": 1, "bytes": 1000, "arrived": 900}
+
+
+def test_flows_together() -> None:
+    busy = snapshot(
+        FLOW,
+        [Total("b", State.DISCOVERED, "", "", "", 10, 1000)],
+        steady(60, 1, 100),
+        {},
+        SCANNED,
+        NOW,
+        moving=Moving(3, 300, 30),
+    )
+    done = take([Total("b", State.VERIFIED, "", "put", "etag", 5, 50)])
+    new = take([Total("b", State.DISCOVERED, "", "", "", 1, 1)])
+    both = together([busy, done])
+    assert (both.objects.listed, both.bytes.done) == (15, 50)
+    assert (both.rates.bytes_per_s, both.rates.eta_p50) == (100.0, busy.rates.eta_p50)
+    assert both.moving == Moving(3, 300, 30)
+    assert together([busy, new]).rates.eta_p50 is None  # one of them is not known
+    assert together([]).objects.listed == 0
 
 
 def test_scan_that_never_finished() -> None:
