@@ -63,7 +63,7 @@ async def _some_way(
     for way in _ways(verdicts, transfer, learnt):
         try:
             if in_parts or transfer.upload_id:
-                copied = await _copy_parts(route, verdicts, transfer, way, why)
+                copied = await _copy_parts(route, verdicts, transfer, way)
             else:
                 copied = await _copy_whole(route, transfer, way)
         except CopyRefused as error:
@@ -188,13 +188,11 @@ def _in_parts(route: Route, transfer: Transfer) -> bool:
     return method is Method.SERVER_MULTIPART
 
 
-async def _copy_parts(
-    route: Route, verdicts: Verdicts, transfer: Transfer, way: CopyBy, why: str
-) -> Copied:
+async def _copy_parts(route: Route, verdicts: Verdicts, transfer: Transfer, way: CopyBy) -> Copied:
     """Copy an object in parts, or as a whole where the target cannot repeat its source's."""
     if _in_parts(route, transfer):
         try:
-            copied = await copy_in_parts(route, transfer, _by_parts(verdicts, way, why))
+            copied = await copy_in_parts(route, transfer, _by_parts(verdicts, way))
         except (Refused, AccessDenied) as error:
             if isinstance(error, AccessDenied) and way is CopyBy.TARGET:
                 raise  # a stream would be refused as well
@@ -246,7 +244,7 @@ def _original(route: Route, transfer: Transfer) -> Original:
     )
 
 
-def _by_parts(verdicts: Verdicts, by: CopyBy, why: str) -> Way:
+def _by_parts(verdicts: Verdicts, by: CopyBy) -> Way:
     async def bring(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]]:
         route, transfer = upload.route, upload.transfer
         bucket, key = route.destination(transfer)
@@ -261,7 +259,8 @@ def _by_parts(verdicts: Verdicts, by: CopyBy, why: str) -> Way:
             except (Permanent, SourceChanged) as error:
                 raise await _judged(route, transfer, error) from error
         route.passed += span.size
-        verdicts.goes(of_parts(transfer.bucket), by, why)
+        if by is CopyBy.TARGET:  # else it is known once the target's account has seen the whole
+            verdicts.goes(of_parts(transfer.bucket))
         return part, {}
 
     return Way(

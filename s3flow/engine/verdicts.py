@@ -120,11 +120,11 @@ class Verdicts:
         self._standings.pop(bucket, None)
         self._decide(bucket, way, reason, WORKS)
 
-    def goes(self, bucket: str, way: CopyBy = CopyBy.TARGET, reason: str = "") -> None:
+    def goes(self, bucket: str) -> None:
         """Note that a part was copied: nobody waits for the others, unless it ended badly before."""
         standing = self._standings.get(bucket)
         if standing is None or not standing.refusals:
-            self.worked(bucket, way, reason)
+            self.worked(bucket)
 
     def copied(self, bucket: str, way: CopyBy = CopyBy.TARGET, reason: str = "") -> None:
         """Note that an object was copied, proven and all."""

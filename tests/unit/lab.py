@@ -49,6 +49,8 @@ class Lab:
     abandon: asyncio.Event = field(default_factory=asyncio.Event)
     subscribers: list[Emit] = field(default_factory=list)
     others: list[Wiring] = field(default_factory=list)  # further flows of the same daemon
+    copier: Any = None  # the target with the source's credentials
+    endpoints: str = ""  # what tells their configuration from another
     daemon: Daemon | None = None  # of the last run
     wrap_state: Callable[[StateStore], StateStore] = lambda state: state
 
@@ -69,7 +71,9 @@ class Lab:
         state = await open_sqlite(self.folder / "state.db")
         try:
             reader: Any = self.target if hasattr(self.target, "get_object") else None
-            wiring = Wiring(self.flow, self.source, self.target, reader)
+            wiring = Wiring(
+                self.flow, self.source, self.target, reader, self.copier, self.endpoints
+            )
             wrapped = self.wrap_state(state)
             self.daemon = Daemon(
                 wrapped,
