@@ -4,7 +4,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY s3flow ./s3flow
 RUN python -m venv /opt/s3flow \
- && /opt/s3flow/bin/pip install --no-cache-dir --disable-pip-version-check .
+ && /opt/s3flow/bin/pip install --no-cache-dir --disable-pip-version-check '.[mysql]'
 
 FROM python:3.11-slim
 # A fixed number, so that volumes can be given to it: chown 10440:10440 /srv/s3flow
@@ -12,7 +12,8 @@ RUN groupadd --gid 10440 s3flow \
  && useradd --uid 10440 --gid 10440 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin s3flow \
  && install --directory --owner=10440 --group=10440 --mode=0700 /var/lib/s3flow
 COPY --from=build /opt/s3flow /opt/s3flow
-ENV PATH=/opt/s3flow/bin:$PATH PYTHONUNBUFFERED=1
+# Reports go where there is a volume; the configuration's folder is most often read only.
+ENV PATH=/opt/s3flow/bin:$PATH PYTHONUNBUFFERED=1 S3FLOW__DAEMON__REPORTS=/var/lib/s3flow/reports
 USER 10440:10440
 VOLUME /var/lib/s3flow
 # SIGTERM drains for daemon.drain_timeout: give the container 40 s to stop (docker stop -t 40).

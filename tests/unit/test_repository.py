@@ -97,7 +97,10 @@ def test_every_make_target_says_what_it_does() -> None:
 def test_recipes_load(recipe: Path) -> None:
     config = pytest.importorskip("s3flow.config", exc_type=ModuleNotFoundError)
     variables = set(re.findall(r"\$\{(\w+)\}", recipe.read_text()))
-    settings = config.load(recipe, dict.fromkeys(variables, "value"))
+    values = {name: name.lower().replace("_", "-") for name in variables}
+    if "MYSQL_DSN" in values:
+        values["MYSQL_DSN"] = "user:password@tcp(host:3306)/database?parseTime=true"
+    settings = config.load(recipe, values)
     assert settings.flow_specs()
     assert not settings.warnings
 
