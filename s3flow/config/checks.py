@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import glob
 import os
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def combination_problems(settings: Settings) -> list[str]:
     for name, endpoint in settings.endpoints.items():
         if isinstance(endpoint, S3Endpoint):
             problems += (f"endpoints.{name}.{line}" for line in _credentials(endpoint))
+            problems += (f"endpoints.{name}.{line}" for line in _encryption(endpoint))
     problems += _names(settings)
     specs: list[tuple[int, Flow]] = []
     for index, flow in enumerate(settings.flows):
@@ -92,6 +94,36 @@ def _credentials(endpoint: S3Endpoint) -> Iterator[str]:
         yield "profile: cannot stand beside access_key_id: keep one of the two"
     if endpoint.external_id and not endpoint.role_arn:
         yield "external_id: needs role_arn"
+    if endpoint.web_identity_token_file:
+        if not endpoint.role_arn:
+            yield "web_identity_token_file: needs role_arn, the role that the token is for"
+        if secret or endpoint.profile or endpoint.external_id:
+            yield (
+                "web_identity_token_file: is who we are: take out access_key_id, profile and "
+                "external_id"
+            )
+
+
+def _encryption(endpoint: S3Endpoint) -> Iterator[str]:
+    with_kms = endpoint.encryption.startswith("aws:kms")
+    if endpoint.kms_key_id and not with_kms:
+        yield 'kms_key_id: needs encryption = "aws:kms" or "aws:kms:dsse"'
+    if endpoint.bucket_key and endpoint.encryption != "aws:kms":
+        yield 'bucket_key: needs encryption = "aws:kms"'
+    key = endpoint.customer_key.get_secret_value()
+    if not key:
+        return
+    if endpoint.encryption:
+        yield "customer_key: cannot stand beside encryption: keep one of the two"
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except ValueError:
+        size = 0
+    if size != 32:
+        yield "customer_key: is not 32 bytes in base64: make one with `openssl rand -base64 32`"
+    url = urlsplit(endpoint.url)
+    if url.scheme == "http" and not is_loopback(f"{url.hostname}:{url.port or 80}"):
+        yield "customer_key: would cross the network in the clear, and S3 refuses it so: use https"
 
 
 def _names(settings: Settings) -> Iterator[str]:

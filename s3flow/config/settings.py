@@ -104,6 +104,16 @@ class _Table(BaseModel):
 
 Positive = Annotated[Duration, Field(gt=0)]
 Name = Annotated[str, AfterValidator(_name)]
+Acl = Literal[
+    "",
+    "private",
+    "bucket-owner-full-control",
+    "bucket-owner-read",
+    "authenticated-read",
+    "aws-exec-read",
+    "public-read",
+    "public-read-write",
+]
 
 
 class DaemonSettings(_Table):
@@ -150,9 +160,16 @@ class S3Endpoint(_Table):
     profile: str = ""
     role_arn: str = ""
     external_id: Annotated[str, Field(repr=False)] = ""
+    web_identity_token_file: str = ""
     ca_file: str = ""
     verify_tls: bool = True
     expected_bucket_owner: Annotated[str, AfterValidator(_owner)] = ""
+    requester_pays: bool = False
+    encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
+    kms_key_id: str = ""
+    bucket_key: bool = False
+    customer_key: SecretStr = SecretStr("")
+    acl: Acl = ""
     checksums: Literal["auto", "when_required"] = "auto"
     connect_timeout: Positive = 10.0
     progress_timeout: Positive = 30.0
@@ -255,6 +272,7 @@ class Settings(BaseSettings):
                 found += (
                     endpoint.secret_access_key.get_secret_value(),
                     endpoint.session_token.get_secret_value(),
+                    endpoint.customer_key.get_secret_value(),
                 )
         return [value for value in found if value]
 

@@ -51,8 +51,8 @@ def written(settings: S3Settings) -> Sealed:
         headers[_SSE] = settings.encryption
     if settings.kms_key_id:
         headers[_SSE + "-aws-kms-key-id"] = settings.kms_key_id
-    if settings.bucket_key is not None:
-        headers[_SSE + "-bucket-key-enabled"] = "true" if settings.bucket_key else "false"
+    if settings.bucket_key:
+        headers[_SSE + "-bucket-key-enabled"] = "true"
     return headers
 
 

@@ -60,7 +60,7 @@ class S3Settings:
     requester_pays: bool = False
     encryption: str = ""
     kms_key_id: str | None = None
-    bucket_key: bool | None = None
+    bucket_key: bool = False
     customer_key: str | None = field(default=None, repr=False)
     acl: str | None = None
     checksums: Checksums = "auto"
