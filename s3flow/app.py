@@ -30,7 +30,7 @@ from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.process import Ending, allow_open_files, usable_cpus
-from s3flow.state.sqlite import open_sqlite
+from s3flow.state.opening import FOREVER, open_state
 from s3flow.state.store import SqlState
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.s3 import S3Settings
@@ -188,7 +188,7 @@ class Work:
         garbage.collect_seldom()
         garbage.spare_what_is_there()
         async with AsyncExitStack() as stack:
-            state = await open_sqlite(self.settings.daemon.state_path)
+            state = await open_state(self.settings.daemon.state_address, patience=FOREVER)
             stack.push_async_callback(state.close)
             wirings = await stack.enter_async_context(wired(self.settings, self.flows))
             await upkeep.recognise(state, wirings)
@@ -323,6 +323,7 @@ class Work:
             listen,
             metrics=metrics.render,
             status=board.status,
+            degraded=board.reasons,
             ready=lambda: "stopping" if self.stop.is_set() else "",
         )
         await stack.enter_async_context(listener)

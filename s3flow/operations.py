@@ -9,7 +9,7 @@ from s3flow.errors import ConfigError, StateEmpty
 from s3flow.model import Flow
 from s3flow.observe.board import read_snapshots
 from s3flow.observe.progress import FlowSnapshot, snapshot
-from s3flow.state.sqlite import open_sqlite
+from s3flow.state.opening import open_state
 from s3flow.state.store import SqlState
 
 Failure = tuple[str, bytes, str, str]  # bucket, key, reason, message
@@ -18,7 +18,7 @@ Failure = tuple[str, bytes, str, str]  # bucket, key, reason, message
 async def known_state(settings: Settings) -> SqlState | None:
     """Open the state for reading; None when nothing has run yet."""
     try:
-        return await open_sqlite(settings.daemon.state_path, read_only=True)
+        return await open_state(settings.daemon.state_address, read_only=True)
     except StateEmpty:
         return None
 
@@ -51,7 +51,7 @@ async def retry_failed(
     settings: Settings, flows: Sequence[Flow], reason: str | None
 ) -> dict[str, int]:
     """Send failed objects (of one reason) back to work; says how many of each flow."""
-    state = await open_sqlite(settings.daemon.state_path)
+    state = await open_state(settings.daemon.state_address)
     try:
         return {flow.name: await state.retry(flow.name, reason) for flow in flows}
     finally:
@@ -60,7 +60,7 @@ async def retry_failed(
 
 async def forget_flow(settings: Settings, name: str) -> None:
     """Drop all that is known of a flow. Raises `ConfigError` if the state has never heard of it."""
-    state = await open_sqlite(settings.daemon.state_path)
+    state = await open_state(settings.daemon.state_address)
     try:
         if not await state.forget(name):
             known = ", ".join(await state.flow_names()) or "none"

@@ -241,7 +241,11 @@ class StateStore(Protocol):
     """What is known of every object, durable. One row an object; totals kept in the same transactions.
 
     A generation fences: a change whose transfer's generation is not the row's changes nothing.
+    *trouble* says what of its database is waited for, in words without secrets; "" when it is well.
     """
+
+    @property
+    def trouble(self) -> str: ...
 
     async def open_flow(self, flow: Flow) -> None:
         """Begin, or continue, a flow. Raises `FlowChanged` if its source, target or mapping differ."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from s3flow.engine.retry import UNEXPECTED, Again, Backoff, GiveUp, decide
-from s3flow.errors import Blocked, S3flowError, StateError
+from s3flow.errors import Blocked, S3flowError, StateError, StateLost
 from s3flow.events import Emit, Recorded, Warned
 from s3flow.model import Change, Flow, State, Stored
 from s3flow.ports import Target
@@ -112,6 +112,8 @@ class Recorder:
         while True:
             try:
                 await self._state.save(changes)
+            except StateLost:
+                raise
             except StateError as error:
                 # Nothing goes on in memory alone: workers wait behind the backlog until this passes.
                 if not warned:

@@ -23,6 +23,7 @@ from s3flow.errors import (
     SourceChanged,
     SourceGone,
     StateError,
+    StateLost,
     TargetExists,
     Throttled,
 )
@@ -100,6 +101,8 @@ class Worker:
             transfer = self.route.begun.get(transfer.id, transfer)
 
     def _patience(self, error: Throttled | StateError, tries: int) -> float:
+        if isinstance(error, StateLost):
+            raise error  # nothing of what this process does is ever recorded again
         if isinstance(error, StateError):
             # No fault of the object, whose failure could not be recorded either.
             return STATE_RETRY

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from s3flow.errors import StateError, StateLost
 from s3flow.model import Flow
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
 from s3flow.ports import StateStore
 
 REFRESH = 1.0  # seconds between reads of the state for displays and metrics
+PATIENCE = 3.0  # seconds that a question over HTTP waits for the state
+
+_log = logging.getLogger(__name__)
 
 
 async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowSnapshot]:
@@ -25,6 +31,7 @@ async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowS
             await state.dropped(flow.name),
             await state.last_scan(flow.name),
             time.time(),
+            routes=await state.verdicts(flow.name),
         )
         for flow in flows
     ]
@@ -39,8 +46,17 @@ class Board:
     last: list[FlowSnapshot] = field(default_factory=list)
 
     async def refresh(self) -> None:
-        """Read the state once."""
-        self.last = await read_snapshots(self.state, self.flows)
+        """Read the state once; while it is in trouble, what was last read stands."""
+        if self.state.trouble and self.last:
+            return
+        try:
+            self.last = await read_snapshots(self.state, self.flows)
+        except StateLost:
+            raise
+        except StateError as error:
+            if not self.last:
+                raise
+            _log.debug("the state was not read: %s", error)
 
     async def run(self) -> None:
         """Refresh until cancelled."""
@@ -49,6 +65,12 @@ class Board:
             await asyncio.sleep(REFRESH)
 
     async def status(self) -> dict[str, Any]:
-        """Give the JSON of /api/status, fresh."""
-        await self.refresh()
+        """Give the JSON of /api/status, fresh where the state answers in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self.refresh()
         return as_json(self.last)
+
+    def reasons(self) -> list[str]:
+        """Say why all is not well, though the process lives and goes on by itself."""
+        return [self.state.trouble] if self.state.trouble else []

@@ -67,6 +67,7 @@ class SqliteDatabase:
         self.path = path
         self._lock = lock
         self.read_only = read_only
+        self.trouble = ""
         self._thread = _Thread(self._connect, iter_chunk_size=1)
         self._failure: Exception | None = None
 
@@ -91,7 +92,9 @@ class SqliteDatabase:
         """Run *work* in one transaction, then *after* with its result, only if that is durable."""
         if self.read_only:
             raise StateError(f"state {self.path} is open for reading only")
-        return await self._run(lambda: self._transact(work, after))
+        result = await self._run(lambda: self._transact(work, after))
+        self.trouble = ""
+        return result
 
     @property
     def lease(self) -> tuple[int, ...]:
@@ -122,7 +125,9 @@ class SqliteDatabase:
         try:
             return await self._thread.run(work)
         except sqlite3.Error as error:
-            raise self.explain(error) from error
+            problem = self.explain(error)
+            self.trouble = str(problem)
+            raise problem from error
         except ValueError as error:
             if "closed" not in str(error) and "no active connection" not in str(error):
                 raise

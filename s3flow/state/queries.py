@@ -22,9 +22,11 @@ class Database(Protocol):
 
     *after* is called with the result before the next one begins. Raises `StateError`. *lease*:
     descriptors that other processes inherit so that the right to write outlives this one with them.
+    *trouble*: what is waited for before anything is written again, in words; "" when all is well.
     """
 
     read_only: bool
+    trouble: str
 
     @property
     def lease(self) -> tuple[int, ...]: ...

@@ -42,6 +42,11 @@ class SqlState(Queries):
         """Descriptors that other processes inherit so that the right to write outlives this one."""
         return self._database.lease
 
+    @property
+    def trouble(self) -> str:
+        """What of the database is waited for, in words; "" when it is well."""
+        return self._database.trouble
+
     # --- flows and scans ----------------------------------------------------------------------
 
     async def open_flow(self, flow: Flow) -> None:

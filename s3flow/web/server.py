@@ -26,13 +26,15 @@ _LARGEST_BODY = 1024  # bytes; no request here has one
 
 Health = Callable[[], str]
 """Gives "" when all is well, else what is not: words for a person, without secrets."""
+Reasons = Callable[[], list[str]]
+"""As `Health`, for what is waited for, and may be several things."""
 
 
 def build(
     *,
     metrics: Callable[[], bytes],
     status: Callable[[], Awaitable[dict[str, Any]]],
-    alive: Health,
+    degraded: Reasons,
     ready: Health,
 ) -> web.Application:
     """Make the application. *metrics* gives exposition text, *status* the JSON of all flows."""
@@ -44,10 +46,14 @@ def build(
         return web.json_response(await status(), dumps=_dumps)
 
     async def get_health(_request: web.Request) -> web.Response:
-        return _answer(alive())
+        # That it answers shows that it lives: what is wrong elsewhere no restart would mend.
+        reasons = degraded()
+        state = "degraded" if reasons else "ok"
+        return web.json_response({"status": state, "reasons": reasons}, dumps=_dumps)
 
     async def get_ready(_request: web.Request) -> web.Response:
-        return _answer(ready())
+        trouble = ready()
+        return web.Response(status=503 if trouble else 200, text=(trouble or "ok") + "\n")
 
     app = web.Application(client_max_size=_LARGEST_BODY)
     app.router.add_get("/metrics", get_metrics)
@@ -56,10 +62,6 @@ def build(
     app.router.add_get("/readyz", get_ready)
     app.on_response_prepare.append(_secure)
     return app
-
-
-def _answer(trouble: str) -> web.Response:
-    return web.Response(status=503 if trouble else 200, text=(trouble or "ok") + "\n")
 
 
 def _dumps(value: Any) -> str:
@@ -81,7 +83,7 @@ async def serve(
     *,
     metrics: Callable[[], bytes],
     status: Callable[[], Awaitable[dict[str, Any]]],
-    alive: Health = str,
+    degraded: Reasons = list,
     ready: Health = str,
 ) -> AsyncIterator[tuple[str, int] | None]:
     """Listen on "host:port" while the context lasts; gives the bound address (port 0 is allowed).
@@ -94,7 +96,7 @@ async def serve(
     log = structlog.get_logger("s3flow.web")
     if not parser_in_c():
         log.warning("aiohttp parses HTTP in Python: install its compiled wheel")
-    app = build(metrics=metrics, status=status, alive=alive, ready=ready)
+    app = build(metrics=metrics, status=status, degraded=degraded, ready=ready)
     # No access log: addresses and paths of scrapers are noise, and paths could hold anything.
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()

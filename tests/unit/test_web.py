@@ -24,7 +24,7 @@ class Daemon:
     """What the listener asks, set by the test."""
 
     def __init__(self) -> None:
-        self.sick = ""
+        self.reasons: list[str] = []
         self.unready = ""
         self.url = ""
 
@@ -39,7 +39,7 @@ async def daemon() -> AsyncIterator[Daemon]:
         "127.0.0.1:0",
         metrics=Metrics(lambda: TAKEN).render,
         status=one.status,
-        alive=lambda: one.sick,
+        degraded=lambda: one.reasons,
         ready=lambda: one.unready,
     ) as bound:
         assert bound is not None
@@ -69,18 +69,25 @@ async def test_status_is_the_same_json(daemon: Daemon, http: aiohttp.ClientSessi
         assert await answer.json() == as_json(TAKEN)
 
 
-@pytest.mark.parametrize(("path", "field"), [("healthz", "sick"), ("readyz", "unready")])
-async def test_health_and_readiness(
-    daemon: Daemon, http: aiohttp.ClientSession, path: str, field: str
-) -> None:
-    async with http.get(f"{daemon.url}/{path}") as answer:
+async def test_readiness(daemon: Daemon, http: aiohttp.ClientSession) -> None:
+    async with http.get(f"{daemon.url}/readyz") as answer:
         assert (answer.status, await answer.text()) == (200, "ok\n")
-    setattr(daemon, field, "stopping")
-    async with http.get(f"{daemon.url}/{path}") as answer:
+    daemon.unready = "stopping"
+    async with http.get(f"{daemon.url}/readyz") as answer:
         assert (answer.status, await answer.text()) == (503, "stopping\n")
-    other = "readyz" if path == "healthz" else "healthz"
-    async with http.get(f"{daemon.url}/{other}") as answer:
+    async with http.get(f"{daemon.url}/healthz") as answer:
         assert answer.status == 200
+
+
+async def test_what_is_waited_for_is_told_and_nobody_restarts_the_daemon(
+    daemon: Daemon, http: aiohttp.ClientSession
+) -> None:
+    async with http.get(f"{daemon.url}/healthz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok", "reasons": []})
+    daemon.reasons = ["the state's server is away"]
+    async with http.get(f"{daemon.url}/healthz") as answer:
+        expected = {"status": "degraded", "reasons": ["the state's server is away"]}
+        assert (answer.status, await answer.json()) == (200, expected)
 
 
 @pytest.mark.parametrize("path", ["metrics", "api/status", "healthz", "readyz", "nowhere"])
