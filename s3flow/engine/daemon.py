@@ -79,9 +79,11 @@ class Daemon:
         if route.verdicts is not None:
             for verdict in known:
                 route.verdicts.take(verdict)
+            for verdict in route.verdicts.decided.values():
+                self.tell(RouteDecided(verdict))
         certain = decided_at_start(wiring, time.time())
         if certain is not None:
-            self._verdicts.append(certain)
+            self._emit(RouteDecided(certain))
 
     async def _running(self, route: Route, recorder: Recorder) -> RunningFlow:
         name = route.flow.name

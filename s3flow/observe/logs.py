@@ -17,6 +17,7 @@ from s3flow.model import State, Transfer
 from s3flow.observe import text
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.redact import Redactor
+from s3flow.policies import CopyBy
 
 # At DEBUG these print Authorization headers and the bodies of STS answers (botocore#2626).
 _TALKATIVE = ("aiobotocore", "aiohttp", "asyncio", "boto3", "botocore", "urllib3")
@@ -131,6 +132,7 @@ class LogEvents:
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
             events.UploadAborted: self._upload_aborted,
+            events.RouteDecided: self._route_decided,
             events.LoopHeld: self._loop_held,
             events.Warned: self._warned,
             events.WorkerStarted: self._worker_started,
@@ -241,6 +243,14 @@ class LogEvents:
 
     def _upload_aborted(self, event: events.UploadAborted) -> None:
         self._log.info("unfinished upload removed", flow=event.flow, upload_id=event.upload_id)
+
+    def _route_decided(self, event: events.RouteDecided) -> None:
+        flow, bucket, what, way, reason, *_ = event.verdict
+        # That they are streamed is told with what it means, as a warning.
+        if way != CopyBy.STREAMED:
+            self._log.info(
+                "copied inside the store", flow=flow, bucket=bucket, what=what, by=way, reason=reason
+            )
 
     def _loop_held(self, event: events.LoopHeld) -> None:
         held = self._holds.admit(event.place)

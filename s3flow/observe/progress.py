@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, State, Total
+from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, State, Total, Verdict
 from s3flow.observe.rates import Rates, rates
 
 _OUTCOMES = tuple(Outcome)
@@ -85,6 +85,7 @@ class FlowSnapshot:
     totals: Sequence[Total] = ()
     moving: Moving | None = None
     thawing: Thawing | None = None
+    routes: Sequence[Verdict] = ()  # which way its objects go, as far as it was found out
 
     @property
     def backlog(self) -> dict[State, tuple[int, int]]:
@@ -114,6 +115,7 @@ def snapshot(
     *,
     moving: Moving | None = None,
     thawing: Thawing | None = None,
+    routes: Sequence[Verdict] = (),
 ) -> FlowSnapshot:
     """Put together what the state says of *flow*. *samples* ascend in time; *now* is the epoch's.
 
@@ -155,6 +157,7 @@ def snapshot(
         totals=totals,
         moving=moving,
         thawing=thawing,
+        routes=routes,
     )
 
 
@@ -232,6 +235,7 @@ def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
         "proofs": dict(one.proofs),
         "reasons": dict(one.reasons),
         "dropped": dict(one.dropped),
+        "routes": [_route_json(verdict) for verdict in one.routes],
         "scan": {
             "finished": _iso(finished),
             "unfinished": bool(one.scan and one.scan.unfinished),
@@ -250,6 +254,17 @@ def _buckets_json(one: FlowSnapshot, wanted: bool) -> dict[str, Any]:
             name: {"objects": counts.objects.as_json(), "bytes": counts.bytes.as_json()}
             for name, counts in one.buckets.items()
         }
+    }
+
+
+def _route_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "bucket": verdict.bucket,
+        "what": verdict.what,
+        "way": verdict.way,
+        "reason": verdict.reason,
+        "decided": _iso(verdict.decided),
+        "expires": _iso(verdict.expires or None),
     }
 
 
