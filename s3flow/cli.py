@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from s3flow import __version__
+from s3flow.commands.audit import audit
 from s3flow.commands.report import report
 from s3flow.commands.start import (
     DEFAULT_CONFIG,
@@ -90,13 +91,21 @@ def scan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
 
 
 @app.command()
-def plan(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
-    """Show what would be transferred, by which method, and what not and why. Only reads."""
-    from s3flow.observe.plans import plan_table
+def plan(
+    config: Config = DEFAULT_CONFIG,
+    flow: Flows = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what would be transferred, by which method, what not and why, and its cost. Only reads."""
+    from s3flow.observe.plans import plan_json, plan_view
     from s3flow.rehearsal import plan_flows
 
     settings, flows = load_and_log(config, flow)
-    _print(plan_table(run_async(plan_flows(settings, flows))))
+    plans = run_async(plan_flows(settings, flows))
+    if as_json:
+        typer.echo(json.dumps(plan_json(plans), indent=2))
+    else:
+        _print(plan_view(plans))
 
 
 @app.command()
@@ -104,23 +113,24 @@ def status(
     config: Config = DEFAULT_CONFIG,
     flow: Flows = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    buckets: Annotated[bool, typer.Option("--buckets", help="Each source bucket too.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds.")] = False,
 ) -> None:
     """Show where the flows stand, from the state alone, also while a daemon runs."""
     settings, flows = load_settings(config, flow)
     if not watch:
-        _show_status(settings, flows, as_json=as_json)
+        _show_status(settings, flows, as_json=as_json, buckets=buckets)
         return
     # Asked for, not raised: an exception at any instruction may be one in a destructor, and lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     while True:
-        _show_status(settings, flows, as_json=as_json, again=True)
+        _show_status(settings, flows, as_json=as_json, buckets=buckets, again=True)
         if signal.sigtimedwait({signal.SIGINT}, 2) is not None:
             return
 
 
 def _show_status(
-    settings: Settings, flows: list[Flow], *, as_json: bool, again: bool = False
+    settings: Settings, flows: list[Flow], *, as_json: bool, buckets: bool, again: bool = False
 ) -> None:
     from s3flow.operations import read_status
 
@@ -128,11 +138,12 @@ def _show_status(
     if as_json:
         from s3flow.observe.progress import as_json as shape
 
-        typer.echo(json.dumps(shape(snapshots), indent=None if again else 2))
+        found = shape(snapshots, buckets=buckets)
+        typer.echo(json.dumps(found, indent=None if again else 2))
     else:
-        from s3flow.observe.display import status_table
+        from s3flow.observe.status import status_table
 
-        _print(status_table(snapshots), clear=again)
+        _print(status_table(snapshots, buckets=buckets), clear=again)
 
 
 @app.command()
@@ -152,6 +163,7 @@ def retry(
 
 
 app.command()(report)
+app.add_typer(audit, name="audit")
 
 
 @app.command()

@@ -134,8 +134,15 @@ class Check:
 
     def __init__(self, kept: Head | None = None) -> None:
         self.head = Head()
+        self.first = 1  # row that the check begins with
         self.broken: Broken | None = None
         self._kept = kept
+
+    def anchor(self, head: Head) -> None:
+        """Begin after the row *head*, which is taken for what it says it is."""
+        self.head = head
+        self.first = head.seq
+        self._compare_kept()
 
     def rows(self, rows: Iterable[Audited]) -> None:
         """Take the next rows."""
@@ -147,7 +154,7 @@ class Check:
         """Take the next line of an export."""
         if self.broken is not None:
             return
-        text, mark, rest = line.rstrip("\n").rpartition(_HASH)
+        text, mark, rest = line.rstrip("\r\n").rpartition(_HASH)
         seq = seq_of(line)
         if not mark or seq is None:
             self._break(self.head.seq + 1, "the line is none of an audit trail")
@@ -158,6 +165,8 @@ class Check:
 
     def end(self, recorded: Head | None = None) -> Broken | None:
         """Say what is broken, after the last row. *recorded* is the head that the state notes."""
+        if self._kept is not None and self._kept.seq < self.first:
+            self._break(self._kept.seq, f"it was kept, and the export begins with {self.first:,}")
         for head, whose in ((recorded, "the state"), (self._kept, "the head that was kept")):
             if self.broken is None and head is not None and head.seq > self.head.seq:
                 self._break(
@@ -178,8 +187,12 @@ class Check:
             self._break(seq, f"its hash is {noted}, its content and the row before give {found}")
             return
         self.head = Head(seq, found)
-        if self._kept is not None and seq == self._kept.seq and found != self._kept.hash:
-            self._break(seq, f"its hash is {found}, and {self._kept.hash} was kept")
+        self._compare_kept()
+
+    def _compare_kept(self) -> None:
+        (seq, found), kept = self.head, self._kept
+        if kept is not None and seq == kept.seq and found != kept.hash:
+            self._break(seq, f"its hash is {found}, and {kept.hash} was kept")
 
     def _break(self, seq: int, finding: str) -> None:
         self.broken = Broken(seq, finding)
@@ -195,6 +208,11 @@ def seq_of(line: str) -> int | None:
 def flow_of(line: str) -> str:
     """Give the flow that a line tells of; "" when it tells of none."""
     return str(_parsed(line).get("flow", ""))
+
+
+def hash_of(line: str) -> str:
+    """Give the hash that a line ends with; "" when it has none."""
+    return line.rstrip("\r\n").rpartition(_HASH)[2][:64]
 
 
 def _parsed(line: str) -> dict[str, object]:
