@@ -47,13 +47,17 @@ _WRITE = (
     "s3:ListMultipartUploadParts",
     "s3:PutObject",
 )
-_KMS = ("kms:Decrypt", "kms:GenerateDataKey")  # to decrypt: parts are put together again
+_KMS = ("kms:Decrypt", "kms:GenerateDataKey")  # to decrypt: where parts are put together
 _COPY_FROM = "CopyFrom"
+_IAM = "IAM:"
 _COPIES = {"CopyObject", "UploadPartCopy"}
 _DENIED = re.compile(
     r"access_denied: (?P<operation>\w+) (?P<endpoint>[^:\s]+):(?P<bucket>[^/:\s]*)"
 )
-_SPELLED_OUT = re.compile(r"not authorized to perform: (?P<action>[a-z0-9]+:\w+)")
+# Where AWS says it in full, as it does for keys.
+_SPELLED_OUT = re.compile(
+    r"not authorized to perform: (?P<action>[a-z0-9]+:\w+)(?: on resource: \"?(?P<on>[^\s\"]+))?"
+)
 # Also denied, and by no policy.
 _NOT_A_POLICY = ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken")
 _SET = re.compile(r"\[[^]]*]")
@@ -66,6 +70,13 @@ class _Denial(NamedTuple):
     endpoint: str
     bucket: str | None  # None: a copy's source
     action: str
+    key: str = ""  # of KMS
+
+    def __str__(self) -> str:
+        """Say what is missing."""
+        if not self.key:
+            return self.action
+        return f"{self.action} on {self.key}, in the policy of that key too if another account's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,8 @@ class Policy:
 
     def would_allow(self, denial: _Denial) -> bool:
         """Say whether this is what *denial* asks for."""
+        if denial.key:
+            return denial.endpoint == self.endpoint and self.title.startswith(_IAM)
         return denial.endpoint == self.endpoint and any(
             denial.action in _listed(statement["Action"])
             and (
@@ -108,17 +121,31 @@ class _End(NamedTuple):
         return service if service.startswith("aws") else "aws"
 
     @property
-    def login(self) -> tuple[str, str, str]:
+    def login(self) -> tuple[str, ...]:
         endpoint = self.endpoint
-        return endpoint.access_key_id, endpoint.profile, endpoint.role_arn
+        token = endpoint.web_identity_token_file
+        return endpoint.access_key_id, endpoint.profile, endpoint.role_arn, token
 
     @property
     def principal(self) -> str:
         """Name who comes; the account, where only that is known: its own policies narrow it."""
         if self.endpoint.role_arn:
             return self.endpoint.role_arn
-        account = self.endpoint.expected_bucket_owner or f"ACCOUNT-OF-{self.name.upper()}"
-        return f"arn:{self.partition}:iam::{account}:root"
+        return f"arn:{self.partition}:iam::{self.account}:root"
+
+    @property
+    def account(self) -> str:
+        return self.endpoint.expected_bucket_owner or f"ACCOUNT-OF-{self.name.upper()}"
+
+    @property
+    def key_arn(self) -> str:
+        """Name the KMS key that is written with; "" for none."""
+        key = self.endpoint.kms_key_id
+        if not key or key.startswith("arn:"):
+            return key
+        # A key's alias is no name for a policy: only the key that it stands for is.
+        name = "KEY-ID" if key.startswith("alias/") else key
+        return f"arn:{self.partition}:kms:{self.endpoint.region}:{self.account}:key/{name}"
 
     @property
     def bucket_arn(self) -> str:
@@ -147,7 +174,9 @@ class _Draft:
 
     def policy(self) -> Policy:
         statements = tuple(self._statements())
-        known = sorted(set(re.findall(r"\bACCOUNT-OF-[\w.-]+|\bBUCKET\b", str(statements))))
+        known = sorted(
+            set(re.findall(r"\bACCOUNT-OF-[\w.-]+|\bBUCKET\b|\bKEY-ID\b", str(statements)))
+        )
         return Policy(self.title, self.endpoint, statements, placeholders=tuple(known))
 
     def _statements(self) -> Iterator[Statement]:
@@ -182,7 +211,7 @@ def with_missing(found: Sequence[Policy], answers: Iterable[str]) -> list[Policy
     no_entry = {denial.endpoint for denial in denied if denial.action == "s3:PutObject"}
     denied -= {each for each in denied if each.bucket is None and each.endpoint in no_entry}
     return [
-        replace(policy, missing=tuple(sorted({d.action for d in denied if policy.would_allow(d)})))
+        replace(policy, missing=tuple(sorted({str(d) for d in denied if policy.would_allow(d)})))
         for policy in found
     ]
 
@@ -205,7 +234,9 @@ def _denials(answers: Iterable[str]) -> Iterator[_Denial]:
             continue
         endpoint, operation = match["endpoint"], match["operation"]
         spelled = _SPELLED_OUT.search(answer)
-        if operation in _COPIES:
+        if spelled and spelled["action"].startswith("kms:"):
+            yield _Denial(endpoint, None, spelled["action"], spelled["on"] or "the key")
+        elif operation in _COPIES:
             yield _Denial(endpoint, None, spelled["action"] if spelled else "s3:GetObject")
         elif operation in ACTIONS:
             action = spelled["action"] if spelled else ACTIONS[operation]
@@ -231,7 +262,7 @@ def _target(settings: Settings, flow: Flow) -> _End | None:
 
 
 def _identity(drafts: dict[str, _Draft], end: _End) -> _Draft:
-    title = f'IAM: for the user or role of endpoint "{end.name}"'
+    title = f'{_IAM} for the user or role of endpoint "{end.name}"'
     return drafts.setdefault(f"identity {end.name}", _Draft(title, end.name))
 
 
@@ -251,6 +282,10 @@ def _allow_reading(draft: _Draft, source: _End, flow: Flow, target: _End | None)
 
 def _allow_writing(draft: _Draft, target: _End, flow: Flow) -> None:
     draft.allow("SeeTarget", target.bucket_arn, _SEE_TARGET)
+    if target.key_arn and not draft.principal:  # a bucket's policy can allow nothing of KMS
+        draft.allow("Encrypt", target.key_arn, _KMS)
+    if target.endpoint.acl:
+        _allow_acls(draft, target)
     draft.allow("Write", target.objects_arn, _WRITE)
     if flow.tags is not TagPolicy.DROP:
         draft.allow("Write", target.objects_arn, ("s3:PutObjectTagging",))
@@ -279,6 +314,10 @@ def _allow_copying(drafts: dict[str, _Draft], source: _End, target: _End, flow: 
 def _allow_copying_in(draft: _Draft, target: _End, flow: Flow) -> None:
     _allow_writing(draft, target, flow)
     # Who writes from another account hands the objects over, where the bucket still has ACLs.
+    _allow_acls(draft, target)
+
+
+def _allow_acls(draft: _Draft, target: _End) -> None:
     draft.allow("SeeTarget", target.bucket_arn, ("s3:GetBucketOwnershipControls",))
     draft.allow("Write", target.objects_arn, ("s3:PutObjectAcl",))
 
