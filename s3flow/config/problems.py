@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from s3flow.config.prices import EndpointPrices, PriceSettings
 from s3flow.config.settings import (
     DaemonSettings,
     FlowSettings,
@@ -118,6 +119,10 @@ def _keys(table: Loc) -> list[str]:
     match table:
         case ("daemon",):
             model = DaemonSettings
+        case ("prices",):
+            model = PriceSettings
+        case ("endpoints", _, _, "prices"):
+            model = EndpointPrices
         case ("endpoints", _, str(tag)):
             model = _ENDPOINTS[tag]
         case ("flows", _):

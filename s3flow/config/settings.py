@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from s3flow.config.dsn import SQLITE, parse_state
 from s3flow.config.places import endpoint_of, is_pattern, parse_source, parse_target
+from s3flow.config.prices import EndpointPrices, PriceSettings
 from s3flow.config.units import (
     Duration,
     OptionalDuration,
@@ -174,6 +175,7 @@ class S3Endpoint(_Table):
     connect_timeout: Positive = 10.0
     progress_timeout: Positive = 30.0
     answer_timeout: Positive = 60.0
+    prices: EndpointPrices = EndpointPrices()
 
 
 class LocalEndpoint(_Table):
@@ -236,6 +238,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     daemon: DaemonSettings = DaemonSettings()
+    prices: PriceSettings = PriceSettings()
     endpoints: dict[Name, Endpoint] = {}
     flows: tuple[FlowSettings, ...] = ()
 

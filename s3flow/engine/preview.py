@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from s3flow.engine import plan
 from s3flow.engine.survey import Known, Range, Survey
+from s3flow.engine.workload import Workload
 from s3flow.errors import TooLarge
-from s3flow.model import Discovered, PageChanges, Row, State
+from s3flow.model import (
+    OUTCOMES,
+    Discovered,
+    Listed,
+    Method,
+    Outcome,
+    Page,
+    PageChanges,
+    Row,
+    State,
+)
+from s3flow.policies import Overwrite
 from s3flow.ports import ROWS_AT_ONCE
 
-Verdict = tuple[str, str]  # ("transfer", method), ("adopt", proof), ("skip" or "refuse", reason), …
+# ("transfer" or "pending", method), ("adopt", proof), ("skip" or "refuse", reason), …
+Verdict = tuple[str, str]
+_ASKED = {State.RESTORE_REQUESTED, State.RESTORING}  # whose restore is paid
 
 
 class NothingKnown:
@@ -35,11 +50,30 @@ class NothingKnown:
 
 
 @dataclass(slots=True)
+class _Overheard:
+    """Passes on what the state knows, and keeps what is still to be done of the rows last read."""
+
+    known_state: Known
+    pending: list[Row] = field(default_factory=list)
+
+    async def rows(
+        self, flow: str, bucket: str, after: bytes, upto: bytes | None, limit: int = ROWS_AT_ONCE
+    ) -> list[Row]:
+        rows = await self.known_state.rows(flow, bucket, after, upto, limit)
+        self.pending = [row for row in rows if OUTCOMES[row.state] is Outcome.PENDING]
+        return rows
+
+    async def known(self, flow: str, bucket: str, keys: Sequence[bytes]) -> set[bytes]:
+        return await self.known_state.known(flow, bucket, keys)
+
+
+@dataclass(slots=True)
 class Preview:
-    """Objects and bytes by what would become of them."""
+    """Objects and bytes by what would become of them, and the work in those that move."""
 
     objects: Counter[Verdict] = field(default_factory=Counter)
     bytes: Counter[Verdict] = field(default_factory=Counter)
+    work: Workload = field(default_factory=Workload)
 
     def count(self, verdict: Verdict, objects: int, size: int) -> None:
         """Count *objects* of *size* bytes in all."""
@@ -51,44 +85,75 @@ class Preview:
 async def preview(survey: Survey, known: Known, *, is_new: bool) -> Preview:
     """List the flow's source and say what the next scan would make of it."""
     seen = Preview()
+    overheard = _Overheard(known)
+    looks = is_new and survey.flow.overwrite is not Overwrite.ALWAYS
+    now = time.time()
     for bucket in await survey.buckets():
         keys, last = Range(b"", b""), False
         while not last:
             page = await survey.page(bucket, keys.after)
             last = page.last
             keys = Range(keys.after, None if last else page.entries[-1].key)
-            async for changes, _ in survey.changes(known, bucket, page, keys, adopting=is_new):
-                _count(survey, seen, changes)
+            seen.work.listings += 1
+            async for changes, _ in survey.changes(overheard, bucket, page, keys, adopting=is_new):
+                seen.work.looks += looks and bool(changes.new)
+                counting = _Counting(survey, seen, bucket, now)
+                counting.count(changes, page, overheard.pending)
             keys = Range(keys.upto or keys.after, None)
     return seen
 
 
-def _count(survey: Survey, seen: Preview, changes: PageChanges) -> None:
-    fresh = [*changes.new, *(found for _, found in changes.changed)]
-    for found in fresh:
-        seen.count(_verdict(survey, found), 1, found.entry.size)
-    rest = changes.listed - len(fresh)
-    size = changes.listed_bytes - sum(found.entry.size for found in fresh)
-    seen.count(("unchanged", "recorded before"), rest, size)
+@dataclass(slots=True)
+class _Counting:
+    """Counts one step of a listing."""
 
+    survey: Survey
+    seen: Preview
+    bucket: str
+    now: float
 
-def _verdict(survey: Survey, found: Discovered) -> Verdict:
-    match found.state:
-        case State.SKIPPED:
-            return "skip", found.reason
-        case State.FAILED:
-            return "refuse", found.reason
-        case State.VERIFIED:
-            return "adopt", found.proof
-    route, entry = survey.route, found.entry
-    try:
-        method = plan.choose_method(
+    def count(self, changes: PageChanges, page: Page, pending: Sequence[Row]) -> None:
+        fresh = [*changes.new, *(found for _, found in changes.changed)]
+        for found in fresh:
+            self.seen.count(self._verdict(found), 1, found.entry.size)
+        rest = changes.listed - len(fresh)
+        size = changes.listed_bytes - sum(found.entry.size for found in fresh)
+        if pending:
+            counted = {found.entry.key for found in fresh}
+            entries = {entry.key: entry for entry in page.entries if entry.key not in counted}
+            for row in pending:
+                entry = entries.get(row.key)
+                if entry is not None:
+                    verdict = self._moved("pending", entry, asked=row.state in _ASKED)
+                    self.seen.count(verdict, 1, entry.size)
+                    rest, size = rest - 1, size - entry.size
+        self.seen.count(("unchanged", "recorded before"), rest, size)
+
+    def _verdict(self, found: Discovered) -> Verdict:
+        match found.state:
+            case State.SKIPPED:
+                return "skip", found.reason
+            case State.FAILED:
+                return "refuse", found.reason
+            case State.VERIFIED:
+                return "adopt", found.proof
+        return self._moved("transfer", found.entry)
+
+    def _moved(self, verdict: str, entry: Listed, *, asked: bool = False) -> Verdict:
+        try:
+            method = self._method(entry)
+        except TooLarge as error:
+            return "refuse", error.reason
+        flow, limits = self.survey.flow, self.survey.route.target.limits
+        self.seen.work.add(flow, limits, self.bucket, entry, method, now=self.now, asked=asked)
+        return verdict, method
+
+    def _method(self, entry: Listed) -> Method:
+        route = self.survey.route
+        return plan.choose_method(
             route.flow,
             route.target.limits,
             entry.size,
             entry.etag,
             inside=route.verdicts is not None,
         )
-    except TooLarge as error:
-        return "refuse", error.reason
-    return "transfer", method

@@ -22,6 +22,7 @@ from s3flow.config import (
     Settings,
     load,
 )
+from s3flow.config.prices import PriceSettings
 from s3flow.config.units import parse_duration, parse_size
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow, Place
@@ -75,12 +76,13 @@ def test_example_shows_every_setting_with_its_default() -> None:
     settings = load(EXAMPLE, {})
     pairs: list[tuple[dict[str, Any], BaseModel]] = [
         (tables["daemon"], settings.daemon),
+        (tables["prices"], settings.prices),
         (tables["endpoints"]["src"], settings.endpoints["src"]),
         (tables["endpoints"]["nas"], settings.endpoints["nas"]),
         (tables["flows"][0], settings.flows[0]),
     ]
     assert set(tables) == written(Settings)
-    models = [DaemonSettings, S3Endpoint, LocalEndpoint, FlowSettings]
+    models = [DaemonSettings, PriceSettings, S3Endpoint, LocalEndpoint, FlowSettings]
     for (table, loaded), model in zip(pairs, models, strict=True):
         assert isinstance(loaded, model)
         assert set(table) == written(model)
@@ -306,7 +308,7 @@ def test_all_problems_come_at_once(folder: Folder) -> None:
         "flows[1].source: the value is not a string",
         "flows[1].target: is missing",
         "flows[1].every: 0 is not more than 0",
-        "zap: is not a setting; known here: daemon, endpoints, flows",
+        "zap: is not a setting; known here: daemon, endpoints, flows, prices",
     ]
 
 

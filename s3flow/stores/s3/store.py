@@ -180,6 +180,10 @@ class S3Store:
             where = self._rest.where(bucket, key)
             raise errors.NameRefused(f"{where}: S3 keys are UTF-8, and this one is not") from None
 
+    def region(self, bucket: str) -> str:
+        """Say where *bucket* is, as far as its answers have told."""
+        return self._rest.region(bucket)
+
     async def find(self, bucket: str, keys: Sequence[bytes]) -> Mapping[bytes, Listed]:
         """Say which of the ascending *keys* exist, by listing the range between them."""
         return await self._listings.find(bucket, keys, self.head_object)
