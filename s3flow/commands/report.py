@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3flow.commands.start import DEFAULT_CONFIG, Config, Flows, load_settings, run_async
+from s3flow.commands.start import DEFAULT_CONFIG, Config, Flows, fail, load_settings, run_async
+from s3flow.errors import S3flowError
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -24,19 +26,44 @@ def report(
         bool, typer.Option("--list", help="Name the files, the newest first.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    certificate: Annotated[
+        bool,
+        typer.Option(
+            "--certificate", help="Certify object by object what has arrived; 1 if not all has."
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The certificate's file; else the terminal."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Check that a certificate is unchanged.")
+    ] = None,
 ) -> None:
     """Show what was done, how fast and how: the newest report on each flow."""
+    if check is not None:
+        from s3flow.commands.certificate import check_certificate
+
+        check_certificate(check)
     from s3flow.observe.filing import newest_reports, reports_in
     from s3flow.observe.report import report_lines
 
     settings, flows = load_settings(config, flow)
+    if certificate:
+        from s3flow.commands.certificate import certify
+
+        certify(settings, flows, output)
     folder = settings.reports_folder
+    chosen = [one.name for one in flows]
+    try:
+        files = reports_in(folder) if folder else []
+        found = [] if names else newest_reports(files, chosen, last=last, warn=_warn)
+    except S3flowError as error:
+        fail(error)
     if names:
-        for path in reports_in(folder) if folder else []:
+        for path in files:
             typer.echo(path.with_suffix(".log"))
         return
-    chosen = [one.name for one in flows]
-    found = newest_reports(folder, chosen, last=last, warn=_warn) if folder else []
     if not found:
         _from_the_state(settings, flows, as_json=as_json)
     elif as_json:
