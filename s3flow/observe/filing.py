@@ -14,8 +14,10 @@ from s3flow.errors import S3flowError
 from s3flow.observe.account import FORMAT, Account
 from s3flow.observe.report import report_lines
 
-_NAME = re.compile(r"transfer_summary_(\d{8}T\d{6}Z)(?:-(\d+))?\.json")
-_SAME_SECOND = 1_000  # reports that one second may have
+_STEM = r"transfer_summary_(\d{8}T\d{6}Z)(?:-(\d+))?"
+_NAME = re.compile(rf"{_STEM}\.json")
+_ANY_NAME = re.compile(rf"\.?{_STEM}\..*")
+_TRIES = 100  # for a name that others want as well
 
 
 class BadReport(S3flowError):
@@ -28,12 +30,15 @@ def write_report(folder: Path, report: Account) -> Path:
     """Write both files and give the readable one. Raises `OSError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     moment = datetime.fromisoformat(report["total"]["ended"]).astimezone(UTC)
-    stamp = f"transfer_summary_{moment:%Y%m%dT%H%M%SZ}"
-    for number in range(1, _SAME_SECOND):
-        stem = stamp if number == 1 else f"{stamp}-{number}"
+    stamp = f"{moment:%Y%m%dT%H%M%SZ}"
+    names = [_ANY_NAME.fullmatch(path.name) for path in folder.iterdir()]
+    # After the last one of this second, also where those before it were removed: names tell the order.
+    taken = max((int(name[2] or 1) for name in names if name and name[1] == stamp), default=0)
+    for number in range(taken + 1, taken + _TRIES):
+        stem = f"transfer_summary_{stamp}" + (f"-{number}" if number > 1 else "")
         if _write_pair(folder, stem, report):
             return folder / f"{stem}.log"
-    raise FileExistsError(f"{folder} has {_SAME_SECOND} reports of one second: {stamp}")
+    raise FileExistsError(f"others take every name of {stamp} in {folder}")
 
 
 def _write_pair(folder: Path, stem: str, report: Account) -> bool:
@@ -70,13 +75,19 @@ def _fill(descriptor: int, text: str) -> None:
 
 
 def reports_in(folder: Path) -> list[Path]:
-    """Give the reports for programs, the newest first; none where there is no folder."""
+    """Give the reports for programs, the newest first; none where there is no folder.
+
+    Raises `BadReport` where nobody lets us look.
+    """
     found = []
-    with contextlib.suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            name = _NAME.fullmatch(path.name)
-            if name is not None:
-                found.append((name[1], int(name[2] or 1), path))
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for path in folder.iterdir():
+                name = _NAME.fullmatch(path.name)
+                if name is not None:
+                    found.append((name[1], int(name[2] or 1), path))
+    except OSError as error:
+        raise BadReport(f"{folder}: the reports there cannot be read: {error}") from error
     return [path for *_, path in sorted(found, reverse=True)]
 
 
@@ -101,15 +112,15 @@ def remove_report(text: Path) -> None:
 
 
 def newest_reports(
-    folder: Path, flows: Sequence[str], *, last: bool, warn: Callable[[str], object]
+    files: Sequence[Path], flows: Sequence[str], *, last: bool, warn: Callable[[str], object]
 ) -> list[Account]:
-    """Give the newest report on each of *flows*, the newest first; with *last* the first file's alone.
+    """Give the newest report on each of *flows*, of *files*, the newest first; with *last* one file's.
 
     What a report says of other flows is left out. *warn* hears what cannot be read.
     """
     missing: set[str] = set(flows)
     found: list[Account] = []
-    for path in reports_in(folder):
+    for path in files:
         try:
             report = read_report(path)
         except BadReport as error:

@@ -74,7 +74,8 @@ class Reporter:
     async def close(self, end: End, tell: Emit) -> Path | None:
         """Report what is left at the end of a run, and give the readable file.
 
-        What a scan that was reported has left is not told again.
+        What a scan that was reported has told is not told again. And a supervisor that starts again
+        and again what breaks down at once must not fill the folder.
         """
         if self._writing is not None:
             await asyncio.wait({self._writing})
@@ -82,8 +83,8 @@ class Reporter:
         while not self._waiting.empty():
             tallies.append(self._waiting.get_nowait())
         rest = [self._tally.take(name) for name in self._flows]
-        if end.command == _RUNNING.command:
-            rest = [one for one in rest if not one.is_empty or one.listed]
+        if end.error or end.command == _RUNNING.command:
+            rest = [one for one in rest if not one.is_empty]
         tallies += rest
         return await self._written(end, tallies, tell) if tallies else None
 

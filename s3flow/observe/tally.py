@@ -117,8 +117,9 @@ class FlowTally:
 
     @property
     def is_empty(self) -> bool:
-        """Say whether nothing was done, or went wrong."""
-        counted = (self.fates, self.retries, self.blocks, self.unlisted, self.notes)
+        """Say whether nothing was found or done, and nothing went wrong."""
+        found = self.new + self.changed
+        counted = (found, self.fates, self.retries, self.blocks, self.unlisted, self.notes)
         return not any(counted)
 
     def stand_out(self, change: Change, seconds: float, number: int) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import MIB, Stage
-from tests.e2e.program import Program
+from tests.e2e.content import put_large
+from tests.e2e.program import Program, Running
 
 STAMPED = re.compile(r"transfer_summary_\d{8}T\d{6}Z(-\d+)?\.(log|json)")
 
@@ -87,3 +89,135 @@ def test_failed_objects_show_with_their_reasons(stage: Stage) -> None:
     assert failure["message"]
     text = next((program.folder / "logs").glob("*.log")).read_text()
     assert "name_refused 1" in text
+
+
+def test_an_interrupted_sync_says_so(stage: Stage) -> None:
+    put_large(stage.ours, stage.source, "large", 40 * MIB)
+    stage.put("small")
+    proxy = stage.proxy()
+    parts = {"multipart_threshold": "5MiB", "part_size": "5MiB", "lanes": 2}
+    program = stage.program(parts, max_bytes_per_s=8 * MIB)
+    running = program.start("sync")
+    running.until(lambda: proxy.seen("upload_part"))
+    running.stop()
+    done = running.wait(75)
+    (report,) = reports(program)
+    (flow,) = report["flows"]
+    assert (report["interrupted"], report["exit_code"]) == (True, 75)
+    assert (flow["transferred"], flow["state"]["pending"]) == (1, 1)
+    text = next((program.folder / "logs").glob("*.log")).read_text()
+    assert "interrupted" in text
+    assert "report: " in done.out
+    program.run("sync", S3FLOW__DAEMON__MAX_BYTES_PER_S="0")
+    _, second = reports(program)
+    assert not second["interrupted"]
+    assert second["flows"][0]["transferred"] == 1
+
+
+def scans_finished(running: Running, flow: str) -> int:
+    """Count the walks of a flow that ended."""
+    logged = running.logged()
+    return sum(one["event"] == "scan finished" and one["flow"] == flow for one in logged)
+
+
+def test_a_daemon_reports_each_scan_and_keeps_one_of_those_that_found_nothing(stage: Stage) -> None:
+    stage.put("a", b"1")
+    program = stage.program({"name": "often", "every": "1s"}, {"name": "once", "target": "nas:"})
+    running = program.start("run")
+    running.until(lambda: scans_finished(running, "often") >= 4)
+    stage.put("b", b"22")
+    running.until(lambda: program.status()["often"]["objects"]["verified"] == 2)
+    running.until(lambda: any(flow_of(one, "often")["bytes"] == 2 for one in written(program)))
+    seen = scans_finished(running, "often")
+    running.until(lambda: scans_finished(running, "often") >= seen + 3)
+    running.stop()
+    running.wait(0)
+    found = reports(program)
+    assert all(len(report["flows"]) == 1 for report in found)
+    often = [report["flows"][0] for report in found if report["flows"][0]["name"] == "often"]
+    work = [flow["bytes"] for flow in often if flow["files_processed"]]
+    assert work == [1, 2]
+    assert len(often) <= 4  # the first, a scan without news, the second, and another one without
+    (once,) = [report for report in found if report["flows"][0]["name"] == "once"]
+    assert (once["exit_code"], once["interrupted"]) == (None, False)
+    assert once["flows"][0]["bytes"] == 1
+    assert sum(one["event"] == "report written" for one in running.logged()) >= len(found)
+
+
+def written(program: Program) -> list[dict[str, Any]]:
+    """Read the reports that are there by now, while others are written."""
+    files = (program.folder / "logs").glob("transfer_summary_*.json")
+    found = []
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):  # its place was taken
+            found.append(json.loads(path.read_bytes()))
+    return found
+
+
+def flow_of(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """Give what a report says of a flow, zeros where it says nothing."""
+    return next((one for one in report["flows"] if one["name"] == name), {"bytes": 0})
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({})
+    (program.folder / "logs").write_text("a file, where a folder should be")
+    done = program.run("sync")
+    assert stage.there("a") == b"some bytes"
+    assert "daemon.reports" in done.err
+    assert "report:" not in done.out
+    shown = program.run("report")
+    assert "verified: 1 objects" in shown.out
+
+
+def test_no_folder_means_no_reports(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({}, reports="")
+    assert "report:" not in program.run("sync").out
+    assert not (program.folder / "logs").exists()
+    assert program.run("report", "--list").out == ""
+    assert "verified: 1 objects" in program.run("report").out
+
+
+def test_report_shows_the_newest_of_each_flow(stage: Stage) -> None:
+    stage.put("a")
+    both = ({"name": "one"}, {"name": "two", "target": "nas:"})
+    program = stage.program(*both, reports="said/here")
+    before = json.loads(program.run("report", "--json").out)
+    assert before["reports"] == []
+    assert len(before["state"]["flows"]) == 2
+    program.run("sync")
+    stage.put("b")
+    program.run("sync", "--flow", "two")
+    assert len(reports(program, "said/here")) == 2
+
+    def told(*words: str) -> list[tuple[list[str], int]]:
+        answer = json.loads(program.run("report", "--json", *words).out)["reports"]
+        return [
+            ([flow["name"] for flow in one["flows"]], one["total"]["transferred"]) for one in answer
+        ]
+
+    assert told() == [(["two"], 1), (["one"], 1)]
+    assert told("--last") == [(["two"], 1)]
+    assert told("--flow", "one") == [(["one"], 1)]
+    text = program.run("report", "--flow", "one").out
+    assert "1 file in" in text
+    assert "two" not in text
+    names = program.run("report", "--list").out.split()
+    assert len(names) == 2
+    newest = Path(names[0])
+    assert newest.read_text() == program.run("report", "--last").out
+    newest.with_suffix(".json").write_text('{"format": 99}')
+    other = program.run("report", "--last")
+    assert "format 99" in other.err
+    assert "2 files in" in other.out
+
+
+def test_what_breaks_down_at_once_leaves_no_report(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({})
+    program.run("sync")
+    program.config.write_text(program.config.read_text().replace(stage.source, stage.target))
+    assert program.run("sync", code=2).err
+    assert len(reports(program)) == 1
