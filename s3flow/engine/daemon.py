@@ -81,7 +81,9 @@ class Daemon:
                 route.verdicts.take(verdict)
             for verdict in route.verdicts.decided.values():
                 self.tell(RouteDecided(verdict))
-        certain = decided_at_start(wiring, time.time())
+        certain = decided_at_start(
+            wiring.flow, wiring.source, wiring.target, time.time()
+        )
         if certain is not None:
             self._emit(RouteDecided(certain))
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from s3flow.engine import plan, selfsame
 from s3flow.engine.route import Route
+from s3flow.engine.wayfinding import Found, buckets_of, find_way, find_way_of_parts, probe_name
+from s3flow.engine.wiring import decided_at_start
 from s3flow.errors import S3flowError
-from s3flow.model import Attributes, Listed, ObjectInfo, Original, Part
-from s3flow.policies import MethodPolicy, TagPolicy
+from s3flow.model import Attributes, Listed, ObjectInfo, Part
+from s3flow.policies import CopyBy, MethodPolicy, TagPolicy
 from s3flow.ports import Body
 
-PROBE_NAME = b"s3flow-doctor-"
-_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}  # nobody reads or copies these before they are restored
 _PROBE_BYTES = b"s3flow doctor\n"
 
 
@@ -51,9 +50,8 @@ async def examine(route: Route) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _examine_target(route):
         yield finding
-    if route.verdicts is not None:
-        async for finding in _examine_copying(route):
-            yield finding
+    async for finding in _examine_ways(route):
+        yield finding
 
 
 async def _try(
@@ -134,7 +132,7 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
     flow, target = route.flow, route.target
     bucket = plan.target_bucket(flow, flow.source.bucket)
     prefix = plan.target_key(flow, flow.source.prefix)
-    key = prefix + _probe_name()
+    key = prefix + probe_name()
     place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
     attributes = Attributes({}, {}, "STANDARD", 0)
 
@@ -175,50 +173,54 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
 # --- copies inside the store -----------------------------------------------------------------
 
 
-async def _examine_copying(route: Route) -> AsyncIterator[Finding]:
-    """Let the store copy the smallest of the first objects, and remove the copy."""
+async def _examine_ways(route: Route) -> AsyncIterator[Finding]:
+    """Say of each bucket which way its objects will go, and why."""
     flow, target = route.flow, route.target
-    bucket = flow.source.bucket
+    certain = decided_at_start(flow, route.source, target, 0.0)
+    if certain is not None:
+        tried = f"find the way from {flow.source} to {flow.target}"
+        yield Finding(
+            flow.name, tried, ok=True, answer=f"objects will be streamed: {certain.reason}"
+        )
+    if route.verdicts is None:
+        return
     try:
-        if any(mark in bucket for mark in "*?["):
-            bucket = (await route.source.list_buckets())[0].name
-        page = await route.source.list_page(bucket, flow.source.prefix, b"")
-        readable = [each for each in page.entries if each.storage_class not in _ARCHIVED]
-        entry = min(readable, key=lambda each: each.size)
-    except (S3flowError, LookupError, ValueError):
-        return  # there is nothing to copy, or it was told above that it cannot be listed
-    there = plan.target_bucket(flow, bucket)
-    key = plan.target_key(flow, flow.source.prefix) + _probe_name()
-    source = route.source
-    original = Original(bucket, entry.key, entry.etag, entry.size, source.owner, source.opening)
-    only = flow.method is MethodPolicy.SERVER_ONLY
+        buckets, more = await buckets_of(route)
+    except S3flowError:
+        return  # it was told above that they cannot be listed
+    for bucket in buckets:
+        for find, what in ((find_way, "copy"), (find_way_of_parts, "copy a part of")):
+            try:
+                found = await find(route, bucket)
+            except S3flowError:
+                break  # it was told above that it cannot be listed
+            if found is not None:
+                yield _finding(route, what, found)
+    if more:
+        yield Finding(
+            flow.name, "find the ways of all buckets", ok=True, answer=f"{more} not tried"
+        )
 
-    async def copy() -> str:
-        try:
-            stored = await target.copy_object(
-                original,
-                there,
-                key,
-                storage_class="",
-                with_tags=flow.tags is not TagPolicy.DROP,
-            )
-        except S3flowError as error:
-            if only:
-                raise
-            return f"no, so objects will be streamed: {error.reason}: {error}"
-        await target.discard(there, key, stored)
-        return "copied and removed: no byte need pass through this machine"
 
-    name = entry.key.decode(errors="backslashreplace")
+def _finding(route: Route, what: str, found: Found) -> Finding:
+    flow, target = route.flow, route.target
+    there = plan.target_bucket(flow, found.bucket)
+    name = found.key.decode(errors="backslashreplace")
+    tried = f"{what} {name!r} of {found.bucket} inside {target.name} to {there}"
+    if found.way is not CopyBy.STREAMED:
+        why = f" ({found.why})" if found.why else ""
+        answer = f"done with the {found.way}: no byte need pass through this machine{why}"
+        return Finding(flow.name, tried, ok=True, answer=answer)
+    if flow.method is not MethodPolicy.SERVER_ONLY:
+        such = "objects" if what == "copy" else "objects in parts"
+        return Finding(
+            flow.name, tried, ok=True, answer=f"no, so {such} will be streamed: {found.why}"
+        )
     remedy = (
         "let the target's credentials read the source bucket (s3:GetObject, s3:GetObjectTagging), "
         'or set method = "server-first"'
     )
-    yield await _try(route, f"copy {name!r} inside {target.name} to {there}", copy, remedy)
-
-
-def _probe_name() -> bytes:
-    return PROBE_NAME + os.urandom(8).hex().encode()
+    return Finding(flow.name, tried, ok=False, answer=found.why, remedy=remedy)
 
 
 def _remedy_for_looking(route: Route) -> str:

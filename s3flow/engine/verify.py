@@ -266,7 +266,7 @@ async def readable(route: Route, transfer: Transfer, stored: Stored) -> None:
     try:
         there = await route.target.head_object(bucket, key)
     except AccessDenied as error:
-        left = await _remove_unreadable(route, bucket, key, stored)
+        left = await remove(route, bucket, key, stored)
         raise CopyRefused(
             f"not readable by the target's account, for the copy belongs to the source's: {error}"
             f"{left}"
@@ -275,8 +275,16 @@ async def readable(route: Route, transfer: Transfer, stored: Stored) -> None:
         raise Conflict(f"{object_name(transfer)}: somebody else wrote to the copy's key meanwhile")
 
 
-async def _remove_unreadable(route: Route, bucket: str, key: bytes, stored: Stored) -> str:
-    """Remove a copy as its owner, or as its bucket's; say so if neither may."""
+async def is_readable(route: Route, bucket: str, key: bytes) -> bool:
+    """Say whether the target's account may look at what is at *key*."""
+    try:
+        return await route.target.head_object(bucket, key) is not None
+    except AccessDenied:
+        return False
+
+
+async def remove(route: Route, bucket: str, key: bytes, stored: Stored) -> str:
+    """Remove a copy as its owner, or as its bucket's; say what is in the way if neither may."""
     left = ""
     for store in (route.copier or route.target, route.target):
         try:

@@ -126,9 +126,8 @@ def _verdicts(wiring: Wiring, emit: Emit) -> Verdicts | None:
     return None
 
 
-def decided_at_start(wiring: Wiring, now: float) -> Verdict | None:
+def decided_at_start(flow: Flow, source: Source, target: Target, now: float) -> Verdict | None:
     """Say why a flow's objects are streamed, where that is certain before any request."""
-    flow, source, target = wiring.flow, wiring.source, wiring.target
     if not target.service:
         return None  # a folder: there is no other way
     if flow.method is MethodPolicy.STREAM_ONLY:

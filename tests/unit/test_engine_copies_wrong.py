@@ -341,7 +341,11 @@ async def test_doctor_lets_the_store_copy_an_object_that_can_be_read(
     lab.put(b"c", 3)
     maker = RouteMaker(QUICK, Crc64Nvme(), lambda event: None, asyncio.Event())
     found = [each async for each in examine(maker.route(Wiring(lab.flow, lab.src, lab.dst)))]
-    [copied] = [each for each in found if each.tried.startswith("copy ")]
-    assert copied.ok
-    assert "no byte" in copied.answer
+    copied = [each for each in found if each.tried.startswith("copy ")]
+    assert len(copied) == 2  # whole, and in parts
+    for each in copied:
+        assert each.ok
+        assert "'c' of from" in each.tried
+        assert "target's credentials: no byte" in each.answer
     assert lab.dst.keys("to") == []
+    assert lab.uploads() == []
