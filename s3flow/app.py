@@ -298,9 +298,14 @@ class Work:
             from rich.console import Console
 
             from s3flow.observe.display import LiveDisplay
+            from s3flow.observe.flight import Flight
 
-            display = stack.enter_context(LiveDisplay(Console(), lambda: board.last))
-            return [display.run()], [display]
+            if not (console := Console()).is_dumb_terminal:
+                board.flight = Flight()
+                display = stack.enter_context(
+                    LiveDisplay(console, lambda: board.last, board.reasons)
+                )
+                return [display.run()], [display, board.flight]
         line = logs.ProgressLine()
         interval = self.settings.daemon.log_interval
         return [line.run(lambda: board.last, interval)], []

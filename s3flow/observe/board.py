@@ -12,6 +12,7 @@ from typing import Any
 
 from s3flow.errors import StateError, StateLost
 from s3flow.model import Flow
+from s3flow.observe.flight import Flight
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
 from s3flow.ports import StateStore
 
@@ -21,8 +22,10 @@ PATIENCE = 3.0  # seconds that a question over HTTP waits for the state
 _log = logging.getLogger(__name__)
 
 
-async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowSnapshot]:
-    """Read from the state where the flows stand."""
+async def read_snapshots(
+    state: StateStore, flows: Sequence[Flow], flight: Flight | None = None
+) -> list[FlowSnapshot]:
+    """Read from the state where the flows stand; *flight* knows what is under way."""
     return [
         snapshot(
             flow,
@@ -32,6 +35,7 @@ async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowS
             await state.last_scan(flow.name),
             time.time(),
             routes=await state.verdicts(flow.name),
+            moving=flight.of(flow.name) if flight else None,
         )
         for flow in flows
     ]
@@ -39,18 +43,22 @@ async def read_snapshots(state: StateStore, flows: Sequence[Flow]) -> list[FlowS
 
 @dataclass(slots=True)
 class Board:
-    """The last snapshots, refreshed while the daemon runs; reading them costs no I/O."""
+    """The last snapshots, refreshed while the daemon runs; reading them costs no I/O.
+
+    *flight* is there where somebody looks on: being told of each object has its price.
+    """
 
     state: StateStore
     flows: Sequence[Flow]
     last: list[FlowSnapshot] = field(default_factory=list)
+    flight: Flight | None = None
 
     async def refresh(self) -> None:
         """Read the state once; while it is in trouble, what was last read stands."""
         if self.state.trouble and self.last:
             return
         try:
-            self.last = await read_snapshots(self.state, self.flows)
+            self.last = await read_snapshots(self.state, self.flows, self.flight)
         except StateLost:
             raise
         except StateError as error:

@@ -7,8 +7,11 @@ import unicodedata
 LONGEST = 300  # characters of a key or message that are shown
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 # Cc: CR, LF, ESC; Cf: bidi overrides; Zl and Zp: U+2028 and U+2029 break lines in some viewers;
-# Cs: halves of surrogates, which no stream can encode.
-_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Cs: halves of surrogates, which no stream can encode; Cn and Co: unassigned and private ones, of
+# which nobody knows how wide a terminal draws them.
+_UNSAFE = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
+# They are not seen, but change how wide the one before is drawn, and what the key is.
+_SELECTORS = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 
 
 def shown(text: str | bytes, limit: int = LONGEST, *, keep: str = "") -> str:
@@ -26,7 +29,7 @@ def shown(text: str | bytes, limit: int = LONGEST, *, keep: str = "") -> str:
 
 
 def _escaped(char: str) -> str:
-    if unicodedata.category(char) in _UNSAFE:
+    if unicodedata.category(char) in _UNSAFE or char in _SELECTORS:
         return char.encode("unicode_escape").decode()
     return char
 

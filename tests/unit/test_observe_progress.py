@@ -122,6 +122,7 @@ def test_json_shape() -> None:
         "proofs": {"etag": 2, "checksum": 1},
         "reasons": {"too_small": 3, "access_denied": 1},
         "dropped": {"tags": 2},
+        "routes": [],
         "scan": {"finished": "2023-11-14T22:13:20Z", "unfinished": False},
         "rate_bytes_per_s": 0.0,
         "rate_objects_per_s": 0.0,
@@ -324,5 +325,6 @@ def test_shown_text_cannot_act_on_a_terminal(key: str | bytes) -> None:
 def test_shown_keys_stay_readable() -> None:
     assert shown("invoices/März 2024.pdf".encode()) == "invoices/März 2024.pdf"
     assert shown(b"a\r\nb\x1b[31m\xff") == "a\\r\\nb\\x1b[31m\\xff"
+    assert shown("\u2764\ufe0f\U0010fffd") == "\u2764\\ufe0f\\U0010fffd"
     assert shown("a\u2028b\u202ec") == "a\\u2028b\\u202ec"
     assert len(shown(b"x" * 1024)) == 300
