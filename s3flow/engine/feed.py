@@ -89,7 +89,8 @@ class Feed:
             if self._ready:
                 return True
         due = await self._state.next_retry(self._flow)
-        if not self.in_flight and due is None:
+        # Woken since the first look: a walk may have found something, and even have ended, after it.
+        if not self.in_flight and due is None and not self._wake.is_set():
             if self.idle is not None:
                 await self.idle()
             if closed:
