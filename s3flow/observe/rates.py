@@ -10,6 +10,7 @@ from s3flow.model import Sample
 
 RATE_WINDOW = 60.0  # seconds of work that the shown rate is taken over
 SHORTEST_WINDOW = 5.0  # seconds that a window of work should last to say something of the rest
+_INSTANT = 0.001  # seconds; what seems to have been done in less says how clocks are set
 LONGEST_WINDOW = 300.0  # seconds; samples further apart have a stopped daemon between them
 
 
@@ -68,7 +69,12 @@ def _windows(samples: Sequence[Sample]) -> list[_Window]:
     for before, after in pairwise(samples):
         seconds = after.at - before.at
         objects, size = after.objects - before.objects, after.bytes - before.bytes
-        if not (0 < seconds <= LONGEST_WINDOW and objects >= 0 and size >= 0 and (objects or size)):
+        if not (
+            _INSTANT < seconds <= LONGEST_WINDOW
+            and objects >= 0
+            and size >= 0
+            and (objects or size)
+        ):
             continue
         last = found[-1] if found else None
         if last is not None and last.end == before.at and last.seconds < SHORTEST_WINDOW:
