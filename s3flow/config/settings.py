@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from s3flow.config.dsn import SQLITE, parse_state
+from s3flow.config.dsn import parse_state
 from s3flow.config.places import endpoint_of, is_pattern, parse_source, parse_target
 from s3flow.config.prices import EndpointPrices, PriceSettings
 from s3flow.config.units import (
@@ -141,11 +141,6 @@ class DaemonSettings(_Table):
     def state_address(self) -> StateAddress:
         """Where the state is; a file's path is absolute once `load` has read the settings."""
         return parse_state(self.state).address
-
-    @property
-    def state_path(self) -> Path:
-        """The file of the SQLite database; absolute once `load` has read the settings."""
-        return Path(self.state.removeprefix(SQLITE))
 
 
 class S3Endpoint(_Table):

@@ -27,6 +27,7 @@ from s3flow.config.units import parse_duration, parse_size
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow, Place
 from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
+from s3flow.state.address import SqliteAddress
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 CANARY = "canary-8c1f0b"
@@ -184,7 +185,7 @@ def test_relative_paths_are_meant_from_the_files_folder(folder: Folder) -> None:
         '[endpoints.nas]\ntype = "local"\npath = "archive"\n',
         '[endpoints.src]\ntype = "s3"\nca_file = "ca.pem"\n',
     )
-    assert settings.daemon.state_path == folder.path / "state/s3flow.db"
+    assert settings.daemon.state_address == SqliteAddress(folder.path / "state/s3flow.db")
     nas, src = settings.endpoints["nas"], settings.endpoints["src"]
     assert isinstance(nas, LocalEndpoint)
     assert isinstance(src, S3Endpoint)
