@@ -20,6 +20,24 @@ THAW: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "DEEP_ARCHIVE": {"Standard": (10.5, 12.0), "Bulk": (36.0, 48.0)},
 }
 _MONTH = 30  # days, in prices of storage
+_ORDER = (
+    "list",
+    "head",
+    "get",
+    "get tags",
+    "put",
+    "copy",
+    "begin upload",
+    "upload part",
+    "copy part",
+    "complete upload",
+    "restore",
+    "restored bytes",
+    "restored copies",
+    "retrieval",
+    "egress",
+    "early deletion",
+)
 
 
 class Egress(StrEnum):
@@ -145,13 +163,14 @@ class Estimate:
         return math.fsum(line.cost for line in self.lines)
 
 
+_STREAMED = (Method.PUT, Method.MULTIPART)
 Item = tuple[str, str, Unit, float, float]  # what, of, unit, price, quantity
 
 
 def estimate(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Estimate:
-    """Price *work* line by line; what costs nothing has a line if it is a request."""
+    """Price *work* line by line; what costs nothing has a line if it is a request to a store."""
     sums: dict[tuple[str, str, Unit, float], float] = {}
-    items = [*_listings(work, terms)]
+    items = [*_listings(limits, work, terms)]
     for kind, amount in work.amounts.items():
         items += _requests(flow, limits, kind, amount, terms)
         items += _bytes(kind, amount, terms)
@@ -160,42 +179,56 @@ def estimate(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Estima
         sums[key] = sums.get(key, 0) + quantity
     lines = tuple(
         Line(what, of, quantity, unit, price, _cost(unit, price, quantity))
-        for (what, of, unit, price), quantity in sums.items()
+        for (what, of, unit, price), quantity in sorted(sums.items(), key=_rank)
         if quantity and (price or unit is Unit.REQUESTS)
     )
     restoring = tuple(_restoring(work, terms, tier) for tier in TIERS if _frozen(work))
     return Estimate(work.objects, work.bytes, lines, terms.tier, restoring)
 
 
+def _rank(each: tuple[tuple[str, str, Unit, float], float]) -> tuple[int, str]:
+    what, of, *_ = each[0]
+    return _ORDER.index(what), of
+
+
 def _cost(unit: Unit, price: float, quantity: float) -> float:
     return price * quantity / (1000 if unit is Unit.REQUESTS else 1)
 
 
-def _listings(work: Workload, terms: Terms) -> Iterator[Item]:
+def _listings(limits: Limits, work: Workload, terms: Terms) -> Iterator[Item]:
     yield "list", "source", Unit.REQUESTS, terms.source.listing, work.listings
-    yield "list", "target", Unit.REQUESTS, terms.target.listing, work.looks
+    if not limits.paths:
+        yield "list", "target", Unit.REQUESTS, terms.target.listing, work.looks
 
 
 def _requests(
     flow: Flow, limits: Limits, kind: Kind, amount: Amount, terms: Terms
 ) -> Iterator[Item]:
+    yield from _reads(flow, limits, kind, amount, terms)
+    if not limits.paths:  # files are no requests
+        yield from _writes(flow, kind, amount, terms)
+
+
+def _reads(flow: Flow, limits: Limits, kind: Kind, amount: Amount, terms: Terms) -> Iterator[Item]:
     read = priced(terms.source.get, kind.source_class)
-    write = priced(terms.target.put, kind.target_class)
     count, unit = amount.objects, Unit.REQUESTS
-    streamed = kind.method in (Method.PUT, Method.MULTIPART)
     if kind.frozen:
         price = by_tier(terms.source.restore_requests.get(kind.source_class, {}), terms.tier)
         yield "restore", f"{kind.source_class} {terms.tier}", unit, price, count
-    if flow.overwrite is Overwrite.NEVER:
-        yield "head", "target", unit, priced(terms.target.get, kind.target_class), count
     if amount.parts:
         yield "head", kind.source_class, unit, read, 2 * count  # of the object, and of its part 1
-    if streamed:
+    if kind.method in _STREAMED:
         yield "get", kind.source_class, unit, read, amount.parts or count
-    # A copy of a whole object takes its tags along.
-    if kind.method is not Method.SERVER_COPY and _reads_tags(flow, limits):
+    if _reads_tags(flow, limits, kind):
         yield "get tags", kind.source_class, unit, read, count
-    of = kind.target_class or "target"
+
+
+def _writes(flow: Flow, kind: Kind, amount: Amount, terms: Terms) -> Iterator[Item]:
+    write = priced(terms.target.put, kind.target_class)
+    count, unit = amount.objects, Unit.REQUESTS
+    streamed, of = kind.method in _STREAMED, kind.target_class or STANDARD
+    if flow.overwrite is Overwrite.NEVER:
+        yield "head", "target", unit, priced(terms.target.get, kind.target_class), count
     if not amount.parts:
         yield ("put" if streamed else "copy"), of, unit, write, count
         return
@@ -207,8 +240,10 @@ def _requests(
     yield "complete upload", of, unit, write, count
 
 
-def _reads_tags(flow: Flow, limits: Limits) -> bool:
-    return limits.carries_tags and flow.tags is not TagPolicy.DROP
+def _reads_tags(flow: Flow, limits: Limits, kind: Kind) -> bool:
+    # A copy of a whole object takes its tags along.
+    may = limits.carries_tags and flow.tags is not TagPolicy.DROP
+    return may and kind.method is not Method.SERVER_COPY
 
 
 def _bytes(kind: Kind, amount: Amount, terms: Terms) -> Iterator[Item]:
@@ -263,21 +298,33 @@ def thaw_hours(storage_class: str, tier: str) -> tuple[float, float]:
 def assumptions(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Sequence[str]:
     """Say what an estimate takes for granted, as far as it matters here."""
     said = ["what is listed now is moved once, without retries"]
-    if work.amounts and _reads_tags(flow, limits):
-        said.append("tags are read of every object: they are, of all that have some")
-    borders = {terms.egress.get(kind.bucket, Egress.INTERNET) for kind in work.amounts}
-    if borders & {Egress.INTERNET} and not terms.source.is_free:
-        said.append('bytes leave by the internet; egress = "none" if s3flow runs in their region')
-    streamed = {Method.PUT, Method.MULTIPART} & {kind.method for kind in work.amounts}
-    if streamed and borders - {Egress.INTERNET} and not terms.source.is_free:
-        said.append("s3flow runs in the source's region, or no bytes would stay there")
-    if _frozen(work):
+    if any(_reads_tags(flow, limits, kind) for kind in work.amounts):
         said.append(
-            f"what is archived is all restored anew, by {terms.tier}, for {terms.days} days"
+            "the tags of every object are read, though that is done only where there are some"
         )
-        said.append("AWS names upper limits of these hours; half of them by then is a guess")
+    if not terms.source.is_free:
+        said += _ways_out(work, terms)
+    frozen = _frozen(work)
+    if frozen:
+        said.append(
+            f"all that is archived is restored anew, by {terms.tier}, for {terms.days} days"
+        )
+        said.append("restores take as long as AWS says that they mostly do")
+    if "DEEP_ARCHIVE" in frozen:
+        said.append("DEEP_ARCHIVE knows no Expedited, so that it is Standard there")
     if any(kind.source_class == "INTELLIGENT_TIERING" for kind in work.amounts):
         said.append("nothing of INTELLIGENT_TIERING is archived: no listing tells")
     if any(amount.early for amount in work.amounts.values()):
-        said.append("objects are as old as they were last modified, and not moved by a lifecycle")
+        said.append("objects are in their storage class since they were last modified")
     return said
+
+
+def _ways_out(work: Workload, terms: Terms) -> Iterator[str]:
+    borders = {
+        terms.egress.get(kind.bucket, Egress.INTERNET): kind.method in _STREAMED
+        for kind in sorted(work.amounts, key=lambda kind: kind.method in _STREAMED)
+    }
+    if Egress.INTERNET in borders:
+        yield 'bytes leave by the internet; if s3flow runs in the source\'s region: egress = "none"'
+    if borders.get(Egress.NONE) or borders.get(Egress.REGION):
+        yield 's3flow runs in a region of source or target; if it runs elsewhere: egress = "internet"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,12 +36,23 @@ def plan_view(plans: Mapping[str, FlowPlan]) -> Group:
         if each.cost.objects:
             parts += [Text(), _costs(flow, each)]
             parts += [Text(f"  {line}") for line in _notes(each)]
+    if len(plans) > 1:
+        parts += [Text(), Text(f"all together: {money(_total(plans))} {_currency(plans)}")]
     return Group(*parts)
 
 
 def plan_json(plans: Mapping[str, FlowPlan]) -> dict[str, object]:
     """Give the same as plain values."""
-    return {"flows": [{"name": flow, **_flow_json(each)} for flow, each in plans.items()]}
+    flows = [{"name": flow, **_flow_json(each)} for flow, each in plans.items()]
+    return {"flows": flows, "total": _total(plans), "currency": _currency(plans)}
+
+
+def _total(plans: Mapping[str, FlowPlan]) -> float:
+    return math.fsum(each.cost.total for each in plans.values())
+
+
+def _currency(plans: Mapping[str, FlowPlan]) -> str:
+    return next((each.currency for each in plans.values()), "")
 
 
 def money(cost: float) -> str:
@@ -53,8 +65,12 @@ def money(cost: float) -> str:
 def quantity(line: Line) -> str:
     """Give what a line counts: "12 requests", "1.50 GB"."""
     if line.unit is Unit.REQUESTS:
-        return f"{line.quantity:,.0f} requests"
+        return _requests(int(line.quantity))
     return f"{line.quantity:,.2f} {line.unit}" if line.quantity >= 0.01 else f"<0.01 {line.unit}"
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request" if count == 1 else f"{count:,} requests"
 
 
 def _verdicts(plans: Mapping[str, FlowPlan]) -> Table:
@@ -91,7 +107,7 @@ def _costs(flow: str, each: FlowPlan) -> Table:
         price = f"{line.price:g} per {_PER[line.unit]}"
         table.add_row(line.what, line.of, quantity(line), price, money(line.cost))
     table.add_section()
-    table.add_row("total", "", f"{cost.requests:,} requests", "", money(cost.total))
+    table.add_row("total", "", _requests(cost.requests), "", money(cost.total))
     return table
 
 
