@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from s3flow.model import OUTCOMES, Outcome, State
+from s3flow.model import OUTCOMES, Outcome, State, Verdict
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.text import shown, size
 from s3flow.observe.wording import STYLES, counted, due, eta, skips
+
+ROUTES = 10  # of a flow that are shown
+REASON = 200  # characters of why
 
 
 def status_table(snapshots: Sequence[FlowSnapshot], *, buckets: bool = False) -> Table:
@@ -41,6 +44,13 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
                 name, state.value.replace("_", " "), f"{objects:,}", size(volume), note, style=style
             )
             name = ""
+    for route in one.routes[:ROUTES]:
+        table.add_row(name, "route", "", "", Text(_way(route)))
+        name = ""
+    if len(one.routes) > ROUTES:
+        more = f"and those of {len(one.routes) - ROUTES:,} more: s3flow status --json"
+        table.add_row(name, "", "", "", Text(more))
+        name = ""
     table.add_row(
         name,
         "listed",
@@ -65,6 +75,12 @@ def _note(one: FlowSnapshot, state: State, first: State | None) -> str:
     elif state is State.SKIPPED:
         notes.append(counted(skips(one)))
     return "; ".join(filter(None, notes))
+
+
+def _way(route: Verdict) -> str:
+    what = route.bucket if route.what == "objects" else f"{route.bucket}, in {route.what}"
+    why = route.reason[:REASON] + ("…" if len(route.reason) > REASON else "")
+    return f"{what}: {route.way}" + (f" ({why})" if why else "")
 
 
 def _listed(one: FlowSnapshot) -> str:
