@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple, TypedDict
 
 from s3flow import __version__
-from s3flow.model import OUTCOMES, Flow, Method, Outcome
+from s3flow.model import OUTCOMES, Flow, Method, Outcome, State
 from s3flow.observe.progress import FlowSnapshot
-from s3flow.observe.tally import NOTHING, FlowTally, Named, Share, merged
+from s3flow.observe.tally import NOTHING, Failure, FlowTally, Named, Share, merged
 from s3flow.policies import CopyBy, MethodPolicy
 
 FORMAT = 1  # raised when a field changes its meaning
@@ -78,6 +78,7 @@ class Figures(TypedDict):
     adopted: int
     skipped: int
     failed: int
+    deleted_at_source: int  # of those that were verified, now or before
     bytes: int
     bytes_adopted: int
     average_size: float
@@ -220,8 +221,10 @@ def _flow_account(
 
 def _figures(tally: FlowTally, why: list[str]) -> Figures:
     done = _summed(tally, lambda fate: OUTCOMES[fate.state])
-    succeeded = done.get(Outcome.VERIFIED, NOTHING).plus(*done.get(Outcome.DELETED, NOTHING))
-    methods = _summed(tally, lambda fate: fate.method)
+    deleted = done.pop(Outcome.DELETED, NOTHING)  # it was verified first, and counted as that
+    succeeded = done.get(Outcome.VERIFIED, NOTHING)
+    methods = _summed(tally, lambda fate: fate.method if fate.state is State.VERIFIED else "")
+    proofs = _summed(tally, lambda fate: fate.proof if fate.state is State.VERIFIED else "")
     adopted = methods.get(Method.ADOPTED, NOTHING)
     moved = succeeded.plus(-adopted.objects, -adopted.bytes)
     seconds = max(tally.ended - tally.began, 0.001)
@@ -242,6 +245,7 @@ def _figures(tally: FlowTally, why: list[str]) -> Figures:
         adopted=adopted.objects,
         skipped=done.get(Outcome.SKIPPED, NOTHING).objects,
         failed=done.get(Outcome.FAILED, NOTHING).objects,
+        deleted_at_source=deleted.objects,
         bytes=moved.bytes,
         bytes_adopted=adopted.bytes,
         average_size=round(moved.bytes / moved.objects, 1) if moved.objects else 0.0,
@@ -251,7 +255,7 @@ def _figures(tally: FlowTally, why: list[str]) -> Figures:
         listed=tally.listed,
         unchanged=max(0, tally.listed - tally.new - tally.changed),
         methods=_shares(methods, succeeded),
-        proofs=_shares(_summed(tally, lambda fate: fate.proof), succeeded),
+        proofs=_shares(proofs, succeeded),
         streamed=StreamedAccount(
             objects=streamed.objects,
             bytes=streamed.bytes,
@@ -260,16 +264,7 @@ def _figures(tally: FlowTally, why: list[str]) -> Figures:
         ),
         skip_reasons=_reasons(tally, Outcome.SKIPPED),
         failure_reasons=_reasons(tally, Outcome.FAILED),
-        failures=[
-            FailureAccount(
-                bucket=one.bucket,
-                key=_readable(one.key),
-                key_hex=_hex(one.key),
-                reason=one.reason,
-                message=one.message,
-            )
-            for one in tally.failures
-        ],
+        failures=[_failure(one) for one in tally.failures],
         retries=_most_first(tally.retries),
         throttles=_most_first(tally.throttles),
         blocked=_most_first(tally.blocks),
@@ -323,6 +318,16 @@ def _objects(named: Iterable[Named]) -> list[ObjectAccount]:
         )
         for one in sorted(named, reverse=True)
     ]
+
+
+def _failure(one: Failure) -> FailureAccount:
+    return FailureAccount(
+        bucket=one.bucket,
+        key=_readable(one.key),
+        key_hex=_hex(one.key),
+        reason=one.reason,
+        message=one.message,
+    )
 
 
 def _readable(key: bytes) -> str:

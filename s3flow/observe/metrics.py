@@ -4,49 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from s3flow import __version__, events
 from s3flow.model import OUTCOMES, Method, Outcome
+from s3flow.observe.families import Histogram, backlog, counter, gauge, single
 from s3flow.observe.progress import FlowSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200)
 _STREAMED = {Method.PUT.value, Method.MULTIPART.value}
 _LAGS = 30  # measurements whose worst is shown: of the last 15 seconds, less with worker processes
 
 _Pair = tuple[str, str]
-
-
-class _Histogram:
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        bounds = [*(str(float(bound)) for bound in SECONDS), "+Inf"]
-        summed, buckets = 0, []
-        for bound, count in zip(bounds, self.counts, strict=True):
-            summed += count
-            buckets.append((bound, float(summed)))
-        return buckets
 
 
 class Metrics(Collector):
@@ -64,10 +38,12 @@ class Metrics(Collector):
         self._snapshots = snapshots
         self._clock = clock
         self._objects: defaultdict[_Pair, int] = defaultdict(int)
+        self._methods: defaultdict[_Pair, int] = defaultdict(int)
+        self._ways: dict[tuple[str, str, str], str] = {}
         self._read: defaultdict[str, int] = defaultdict(int)
         self._written: defaultdict[str, int] = defaultdict(int)
         self._inflight: defaultdict[str, int] = defaultdict(int)
-        self._seconds: defaultdict[_Pair, _Histogram] = defaultdict(_Histogram)
+        self._seconds: defaultdict[_Pair, Histogram] = defaultdict(Histogram)
         self._retries: defaultdict[_Pair, int] = defaultdict(int)
         self._throttled: defaultdict[str, int] = defaultdict(int)
         self._limits: dict[str, int] = {}
@@ -93,6 +69,7 @@ class Metrics(Collector):
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.RouteDecided: self._route_decided,
             events.LoopHeld: self._loop_held,
             events.WorkerStarted: self._worker_started,
             events.WorkerPulse: self._worker_pulse,
@@ -135,7 +112,10 @@ class Metrics(Collector):
         for change in event.changes:
             outcome = OUTCOMES[change.state]
             if outcome is not Outcome.PENDING:
-                self._objects[change.transfer.flow, outcome] += 1
+                flow = change.transfer.flow
+                self._objects[flow, outcome] += 1
+                if outcome is Outcome.VERIFIED and change.method:
+                    self._methods[flow, change.method] += 1
 
     def _retried(self, event: events.Retried) -> None:
         self._retries[event.transfer.flow, event.reason] += 1
@@ -143,6 +123,10 @@ class Metrics(Collector):
     def _merged(self, event: events.PageMerged) -> None:
         if event.adopted:
             self._objects[event.flow, Outcome.VERIFIED] += event.adopted
+            self._methods[event.flow, Method.ADOPTED] += event.adopted
+        for one in event.decided:
+            if OUTCOMES[one.state] is not Outcome.VERIFIED:
+                self._objects[event.flow, OUTCOMES[one.state]] += one.objects
 
     def _scan_finished(self, event: events.ScanFinished) -> None:
         self._scans[event.flow] += 1
@@ -160,6 +144,10 @@ class Metrics(Collector):
 
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
         self._blocked[event.flow, event.reason] = 0
+
+    def _route_decided(self, event: events.RouteDecided) -> None:
+        route = event.verdict
+        self._ways[route.flow, route.bucket, route.what] = route.way
 
     def _worker_started(self, event: events.WorkerStarted) -> None:
         self._workers[str(event.worker)] = 1
@@ -183,28 +171,28 @@ class Metrics(Collector):
         yield from self._stores()
         yield from self._flows(snapshots)
         yield from self._processes()
-        yield from _backlog(snapshots)
-        yield _gauge(
+        yield from backlog(snapshots)
+        yield gauge(
             "s3flow_loop_lag_seconds",
             "Worst delay of an event loop in the last 15 s. Above 0.1: something blocks it, or "
             "the machine is short of CPU.",
             (),
             [((), max(self._lags))],
         )
-        yield _counter(
+        yield counter(
             "s3flow_loop_blocks",
             "Times that one step was seen to hold the event loop for more than 10 ms, by function. A "
             "steady rise is a defect or a slow disk: the log has the lines.",
             ("place",),
-            _single(self._holds),
+            single(self._holds),
         )
-        yield _counter(
+        yield counter(
             "s3flow_loop_blocked_seconds",
             "How long they held it, at least. Nothing else moved meanwhile.",
             ("place",),
-            _single(self._held),
+            single(self._held),
         )
-        yield _gauge(
+        yield gauge(
             "s3flow_build_info",
             "Always 1; the version is the label.",
             ("version",),
@@ -212,16 +200,23 @@ class Metrics(Collector):
         )
 
     def _work(self) -> Iterator[Metric]:
-        yield _counter(
+        yield counter(
             "s3flow_objects",
             "Objects by recorded outcome since the start. When failed rises: s3flow status, then "
             "s3flow retry.",
             ("flow", "outcome"),
             self._objects.items(),
         )
+        yield counter(
+            "s3flow_methods",
+            "Verified objects by method since the start. put and multipart where server_copy was "
+            "expected: s3flow report says why objects are streamed.",
+            ("flow", "method"),
+            self._methods.items(),
+        )
         moved = [((flow, "written"), number) for flow, number in self._written.items()]
         moved += [((flow, "read"), number) for flow, number in self._read.items()]
-        yield _counter(
+        yield counter(
             "s3flow_bytes",
             "Bytes read from sources (by streamed objects that ended) and written to targets (by "
             "whole bodies and parts). Flat beside a backlog: look at blocked, throttled, retries.",
@@ -237,13 +232,13 @@ class Metrics(Collector):
         for labels, histogram in self._seconds.items():
             seconds.add_metric(labels, histogram.cumulative(), histogram.total)
         yield seconds
-        yield _gauge(
+        yield gauge(
             "s3flow_inflight_transfers",
             "Objects being moved now. 0 beside a backlog: the flow is blocked or awaits retries.",
             ("flow",),
-            _single(self._inflight),
+            single(self._inflight),
         )
-        yield _counter(
+        yield counter(
             "s3flow_retries",
             "Attempts that failed and are tried again, by reason. A steady rise of one reason "
             "names what to look at.",
@@ -252,60 +247,69 @@ class Metrics(Collector):
         )
 
     def _stores(self) -> Iterator[Metric]:
-        yield _counter(
+        yield counter(
             "s3flow_throttled",
             "Times that a flow halved its pace because an answer asked for it. A steady rise: "
             "lower concurrency or max_requests_per_s, or ask for a higher limit.",
             ("endpoint",),
-            _single(self._throttled),
+            single(self._throttled),
         )
-        yield _gauge(
+        yield gauge(
             "s3flow_concurrency_limit",
             "Requests in flight that the endpoint is believed to take. Far below concurrency: it "
             "throttles.",
             ("endpoint",),
-            _single(self._limits),
+            single(self._limits),
+        )
+
+        ways = Counter((flow, way) for (flow, *_), way in self._ways.items())
+        yield gauge(
+            "s3flow_routes",
+            "Ways that the objects of a source bucket, and those in parts, go, as far as it is "
+            "known. streamed: the store refuses to copy them, s3flow status says why.",
+            ("flow", "way"),
+            ways.items(),
         )
 
     def _processes(self) -> Iterator[Metric]:
-        yield _gauge(
+        yield gauge(
             "s3flow_worker_processes",
             "Worker processes that live; 0 where one process does everything. Below daemon.workers "
             "for long: they die, see the log.",
             (),
             [((), sum(self._workers.values()))],
         )
-        yield _counter(
+        yield counter(
             "s3flow_worker_restarts",
             "Worker processes that died and were replaced; what they had went to others. Rising: "
             "the log says how they died, the kernel's whether memory was short.",
             (),
             [((), self._restarts)],
         )
-        yield _counter(
+        yield counter(
             "s3flow_worker_cpu_seconds",
             "CPU that worker processes used; process_cpu_seconds_total is the supervisor's. All "
             "near 1 per second: raise daemon.workers, if there are CPUs left.",
             ("worker",),
-            _single(self._cpu),
+            single(self._cpu),
         )
 
     def _flows(self, snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
-        yield _gauge(
+        yield gauge(
             "s3flow_flow_blocked",
             "1 while nothing of the flow can move, for the reason named: full or missing target, "
             "clock, credentials. Needs a person.",
             ("flow", "reason"),
             self._blocked.items(),
         )
-        yield _counter(
+        yield counter(
             "s3flow_scans",
             "Finished walks over the source since the start. Flat for longer than the flow's "
             "every: listing fails or is slow.",
             ("flow",),
-            _single(self._scans),
+            single(self._scans),
         )
-        yield _counter(
+        yield counter(
             "s3flow_scan_failures",
             "Buckets that could not be listed, counted at each try. Rising: their new objects are "
             "not seen; the log names them.",
@@ -315,73 +319,12 @@ class Metrics(Collector):
         finished = {
             one.name: one.scan.finished for one in snapshots if one.scan and one.scan.finished
         }
-        yield _gauge(
+        yield gauge(
             "s3flow_scan_last_finished_timestamp_seconds",
             "When the source was last listed to its end. Too old: new objects are not seen.",
             ("flow",),
-            _single(finished | self._scanned),
+            single(finished | self._scanned),
         )
-
-
-def _backlog(snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
-    waiting = [
-        ((one.name, state), numbers) for one in snapshots for state, numbers in one.backlog.items()
-    ]
-    yield _gauge(
-        "s3flow_backlog_objects",
-        "Objects that are listed and not done, by state. Growing: more arrives than moves.",
-        ("flow", "state"),
-        [(labels, objects) for labels, (objects, _) in waiting],
-    )
-    yield _gauge(
-        "s3flow_backlog_bytes",
-        "Bytes that are listed and not done, by state. Compare with the throughput.",
-        ("flow", "state"),
-        [(labels, size) for labels, (_, size) in waiting],
-    )
-    yield _gauge(
-        "s3flow_throughput_bytes_per_second",
-        "Rate over the last minute that had work. Low beside a backlog: look at throttled and lag.",
-        ("flow",),
-        [((one.name,), one.rates.bytes_per_s) for one in snapshots],
-    )
-    times = [((one.name, "0.5"), one.rates.eta_p50) for one in snapshots]
-    times += [((one.name, "0.9"), one.rates.eta_p90) for one in snapshots]
-    yield _gauge(
-        "s3flow_eta_seconds",
-        "Time until the backlog is done at the median rate (0.5) and at a slow one (0.9); absent "
-        "while unknown. Rising: the backlog grows faster than it is worked off.",
-        ("flow", "quantile"),
-        [(labels, seconds) for labels, seconds in times if seconds is not None],
-    )
-
-
-def _single(values: dict[str, int] | dict[str, float]) -> Iterable[tuple[tuple[str], float]]:
-    return [((label,), value) for label, value in values.items()]
-
-
-def _counter(
-    name: str,
-    text: str,
-    labels: Sequence[str],
-    values: Iterable[tuple[tuple[str, ...], float]],
-) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for label, value in values:
-        family.add_metric(label, value)
-    return family
-
-
-def _gauge(
-    name: str,
-    text: str,
-    labels: Sequence[str],
-    values: Iterable[tuple[tuple[str, ...], float]],
-) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for label, value in values:
-        family.add_metric(label, value)
-    return family
 
 
 async def watch_loop(report: Callable[[float], None], interval: float = 0.5) -> None:

@@ -138,6 +138,8 @@ def _figures(of: Figures) -> Iterator[str]:
         yield _columns("  were there", f"{of['adopted']:,}", _of(of, "adopted"), volume)
     yield _columns("  skipped", f"{of['skipped']:,}", _of(of, "skipped"), "")
     yield _columns("  failed", f"{of['failed']:,}", _of(of, "failed"), "")
+    if of["deleted_at_source"]:
+        yield _columns("Deleted at source", f"{of['deleted_at_source']:,}", "", "")
     yield ""
     yield from _shares("Methods", of["methods"])
     yield from _shares("Proofs", of["proofs"])

@@ -15,6 +15,7 @@ from tests.e2e.supervisor import Supervisor
 
 METRICS = {
     "s3flow_objects": {"flow", "outcome"},
+    "s3flow_methods": {"flow", "method"},
     "s3flow_bytes": {"flow", "direction"},
     "s3flow_transfer_seconds": {"flow", "method", "le"},
     "s3flow_inflight_transfers": {"flow"},

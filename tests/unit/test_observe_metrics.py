@@ -9,13 +9,15 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3flow import events
-from s3flow.model import Change, Sample, ScanSummary, State, Total, Transfer
+from s3flow.model import Change, Sample, ScanSummary, State, Total, Transfer, Verdict
 from s3flow.observe.metrics import Metrics, watch_loop
 from s3flow.observe.progress import snapshot
 from tests.unit.test_observe_progress import FLOW, NOW
 
 NAMES = {
     "s3flow_objects",
+    "s3flow_methods",
+    "s3flow_routes",
     "s3flow_bytes",
     "s3flow_transfer_seconds",
     "s3flow_inflight_transfers",
@@ -131,6 +133,33 @@ def test_outcomes_are_counted_when_they_are_durable_and_final() -> None:
     found = samples(metrics)
     counted = {key[2]: value for key, value in found.items() if key[0] == "s3flow_objects_total"}
     assert counted == {"failed": 2, "skipped": 1, "deleted": 1, "verified": 4}
+
+
+def test_methods_and_ways_say_what_went_inside_the_store() -> None:
+    metrics = Metrics()
+    done = [
+        Change(transfer(), State.VERIFIED, method=method)
+        for method in ("server_copy", "server_copy", "put")
+    ]
+    deleted = Change(transfer(), State.DELETED, method="server_copy")
+    metrics(events.Recorded([*done, deleted, Change(transfer(), State.FAILED)]))
+    adopted = events.Decided(State.VERIFIED, "", "adopted", "etag", 4, 40)
+    skipped = events.Decided(State.SKIPPED, "excluded", "", "", 3, 30)
+    metrics(events.PageMerged("docs", "b", 9, 7, 0, 4, (adopted, skipped)))
+    for bucket, way in (("a", "streamed"), ("b", "source's credentials"), ("a", "streamed")):
+        metrics(events.RouteDecided(Verdict("docs", bucket, "objects", way, "why", 1.0, 2.0)))
+    found = samples(metrics)
+    assert found["s3flow_methods_total", "docs", "server_copy"] == 2
+    assert found["s3flow_methods_total", "docs", "put"] == 1
+    assert found["s3flow_methods_total", "docs", "adopted"] == 4
+    assert found["s3flow_objects_total", "docs", "skipped"] == 3
+    assert found["s3flow_objects_total", "docs", "verified"] == 7
+    assert found["s3flow_routes", "docs", "streamed"] == 1
+    assert found["s3flow_routes", "docs", "source's credentials"] == 1
+    # What was refused may be allowed later.
+    works = Verdict("docs", "a", "objects", "target's credentials", "", 3.0, 4.0)
+    metrics(events.RouteDecided(works))
+    assert ("s3flow_routes", "docs", "streamed") not in samples(metrics)
 
 
 def test_trouble() -> None:

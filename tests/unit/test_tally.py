@@ -213,6 +213,20 @@ def test_rates_are_of_what_was_transferred() -> None:
     assert any("676 files in 22.61 s, 29.9 files/s" in line for line in report_lines(report))
 
 
+def test_an_object_that_is_moved_counts_once() -> None:
+    tally = Tally([DOCS])
+    tell(tally, moved(size=5))
+    gone = moved(size=5)
+    gone.state = State.DELETED
+    tally(events.Recorded([gone]))
+    report = reported(tally.take("docs"))
+    total = report["total"]
+    assert (total["files_processed"], total["transferred"], total["bytes"]) == (1, 1, 5)
+    assert total["deleted_at_source"] == 1
+    assert total["methods"]["put"]["objects"] == 1
+    assert any("Deleted at source" in line for line in report_lines(report))
+
+
 def test_no_number_of_troubles_takes_more_room() -> None:
     tally = Tally([DOCS])
     for number in range(3 * FAILURES):
