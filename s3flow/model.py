@@ -268,6 +268,7 @@ class Change:
     target_etag: str = ""
     attempts: int = 0
     retry_at: int = 0  # milliseconds since the epoch; a DISCOVERED change is not claimed before
+    due_at: int = 0  # ms: when a restore is to be looked after, or the source of a move to be deleted
     upload_id: str | None = None
     part_size: int | None = None
     dropped: tuple[str, ...] = ()  # what the target could not carry: "tags", "content-type", …

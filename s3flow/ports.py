@@ -28,13 +28,14 @@ from s3flow.model import (
     ScanSummary,
     Sealed,
     Span,
+    State,
     Stored,
     Total,
     Transfer,
     Upload,
     Verdict,
 )
-from s3flow.records import Audited, Record
+from s3flow.records import Audited, Due, Record
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -343,6 +344,17 @@ class StateStore(Protocol):
 
     async def uploads_removed(self, flow: str, upload_ids: Sequence[str]) -> None:
         """Forget abandoned uploads: the target does not hold them any more."""
+        ...
+
+    async def due(self, flow: str, state: State, before: int, limit: int) -> list[Due]:
+        """Give the first *limit* objects in *state* whose `due_at` is not after *before* (ms), by time.
+
+        They are not claimed: one task of a flow has to do with each state that nobody claims from.
+        """
+        ...
+
+    async def next_due(self, flow: str, state: State) -> int | None:
+        """Say when the first object in *state* is due (milliseconds), None if none is."""
         ...
 
     async def totals(self, flow: str) -> list[Total]: ...

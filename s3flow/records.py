@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from s3flow.model import State
+from s3flow.model import State, Transfer
 
 
 class Fact(StrEnum):
@@ -66,3 +66,15 @@ class Record(NamedTuple):
     attempts: int
     discovered: int
     updated: int  # of a verified one: when that became durable
+
+
+class Due(NamedTuple):
+    """A transfer that something is to be done about by itself, and how its copy was made."""
+
+    transfer: Transfer
+    at: int  # milliseconds since the epoch
+    method: str
+    proof: str
+    target_etag: str
+    version_id: str  # "": none is known
+    reason: str

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from s3flow.model import Transfer
+from s3flow.model import State, Transfer
 from s3flow.ports import StateStore
 
 CLAIM = 500
@@ -28,7 +28,7 @@ class Feed:
     """The one place that decides whether a flow has work left.
 
     Drained means: closed (the scan has ended), nothing claimed, nothing in flight, nothing that
-    waits for its retry, and all of that durable.
+    waits for its retry or thaws, and all of that durable.
     """
 
     def __init__(
@@ -89,14 +89,21 @@ class Feed:
             if self._ready:
                 return True
         due = await self._state.next_retry(self._flow)
+        thaws = due is None and not self.in_flight and await self._thaws()
         # Woken since the first look: a walk may have found something, and even have ended, after it.
-        if not self.in_flight and due is None and not self._wake.is_set():
+        if not self.in_flight and due is None and not thaws and not self._wake.is_set():
             if self.idle is not None:
                 await self.idle()
             if closed:
                 return False
         await self._sleep(due)
         return True
+
+    async def _thaws(self) -> bool:
+        for state in (State.RESTORING, State.RESTORE_REQUESTED):
+            if await self._state.next_due(self._flow, state) is not None:
+                return True
+        return False
 
     async def _sleep(self, due: float | None) -> None:
         delay = LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(0.01, due - time.time()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,14 @@ class Crew(Protocol):
         ...
 
 
+class Side(Protocol):
+    """What a flow has to do besides moving: to thaw what is frozen, to delete what was moved."""
+
+    async def run(self, moved: asyncio.Event) -> None:
+        """Work until the daemon stops, or nothing is left to do once *moved* says that all is moved."""
+        ...
+
+
 class OwnHands:
     """Moves them in this process."""
 
@@ -54,6 +62,7 @@ class RunningFlow:
     crew: Crew
     workers: int
     done: Sample
+    sides: Sequence[Side] = ()
     scan_failed: bool = False
     _objects: int = 0
     _listed: bool = False  # to the end, and what was found is not known to be all done
@@ -62,6 +71,14 @@ class RunningFlow:
     async def run(self, *, once: bool) -> None:
         """Scan, and transfer what is found, until drained (*once*) or stopped."""
         self.feed.idle = self._idle
+        moved = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for side in self.sides:
+                group.create_task(side.run(moved))
+            await self._move(once=once)
+            moved.set()
+
+    async def _move(self, *, once: bool) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._scans(once=once))
             for work in self.crew.hands(self):

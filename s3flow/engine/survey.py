@@ -15,12 +15,22 @@ from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
 from s3flow.errors import Blocked, PathConflict, Permanent, S3flowError, TargetExists, Throttled
 from s3flow.events import Warned
-from s3flow.model import Discovered, Flow, Listed, Page, PageChanges, Row, State
+from s3flow.model import (
+    OUTCOMES,
+    Discovered,
+    Flow,
+    Listed,
+    Outcome,
+    Page,
+    PageChanges,
+    Row,
+    State,
+)
 from s3flow.policies import Overwrite
 from s3flow.ports import ROWS_AT_ONCE
 
 LIST_ATTEMPTS = 8
-_UNFINISHED = {State.DISCOVERED, State.TRANSFERRING, State.FAILED}
+_UNFINISHED = {it for it, end in OUTCOMES.items() if end is Outcome.PENDING} | {State.FAILED}
 Decide = Callable[[Listed], Discovered]
 Answer = TypeVar("Answer")
 

@@ -109,6 +109,7 @@ def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transf
             change.part_size,
             now,
             change.version_id or None,
+            change.due_at,
         )
     yield Bulk(sql.SAVE, list(updates.values()))
     if versions:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from s3flow.model import KeyRange, Row, Sample, Scan, ScanSummary, Total, Verdict
+from s3flow.model import (
+    KeyRange,
+    Row,
+    Sample,
+    Scan,
+    ScanSummary,
+    State,
+    Total,
+    Transfer,
+    Verdict,
+)
 from s3flow.ports import ROWS_AT_ONCE
-from s3flow.records import Audited, Record
+from s3flow.records import Audited, Due, Record
 from s3flow.state import audit, flows, routes, sql
 from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
@@ -158,6 +168,24 @@ class Queries:
 
         return [_record(bucket, row) for row in await self._database.read(work)]
 
+    async def due(self, flow: str, state: State, before: int, limit: int) -> list[Due]:
+        """Give the first *limit* objects in *state* whose time is not after *before* (milliseconds)."""
+
+        def work() -> Steps[list[Due]]:
+            flow_id = yield from flows.find_flow(flow)
+            rows = yield FetchMany(sql.DUE, (flow_id, sql.CODES[state], before, limit))
+            names: dict[int, str] = {}
+            for bucket_id in {row[1] for row in rows}:
+                [(names[bucket_id],)] = yield Fetch(sql.BUCKET_NAME, (bucket_id,))
+            return [_due(flow, names[row[1]], row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def next_due(self, flow: str, state: State) -> int | None:
+        """Say when the first object in *state* is due (milliseconds), None if none is."""
+        [(due_at,)] = await self._select(sql.NEXT_DUE, flow, sql.CODES[state])
+        return None if due_at is None else int(due_at)
+
     async def audited(self) -> dict[str, audit.Head]:
         """Name the flows that have an audit trail, with its head; forgotten ones among them."""
         rows = await self._database.read(lambda: fetch(sql.CHAINS))
@@ -188,6 +216,14 @@ def fetch(statement: str, *values: object) -> Steps[Found]:
     """Give all rows of one statement."""
     found: Found = yield Fetch(statement, values)
     return found
+
+
+def _due(flow: str, bucket: str, row: Sequence[Any]) -> Due:
+    row_id, _, key, size, etag, modified, storage_class, state, *rest = row
+    version = (key, size, etag, modified, storage_class, sql.STATES[state])
+    claimed, (due_at, method, proof, target_etag, version_id, reason) = rest[:-6], rest[-6:]
+    transfer = Transfer._make((row_id, flow, bucket, *version, *claimed))
+    return Due(transfer, due_at, method, proof, target_etag, version_id or "", reason)
 
 
 def _record(bucket: str, row: Sequence[Any]) -> Record:

@@ -14,17 +14,17 @@ from s3flow.state.steps import Select
 
 CODES: dict[State, int] = {
     State.DISCOVERED: 0,
-    State.RESTORE_REQUESTED: 1,
-    State.RESTORING: 2,
     State.TRANSFERRING: 3,
     State.TRANSFERRED: 4,
+    State.RESTORE_REQUESTED: 5,
+    State.RESTORING: 6,
     State.VERIFIED: 10,
     State.DELETED: 11,
     State.SKIPPED: 12,
     State.FAILED: 13,
 }
 STATES: dict[int, State] = {code: state for state, code in CODES.items()}
-FIRST_FINAL = 10  # codes below are pending; the schema's partial indexes say so too
+FIRST_FINAL = 10  # codes below are pending, and those below 5 workers may take: see the indexes
 FAILED = CODES[State.FAILED]
 
 
@@ -162,12 +162,12 @@ ADD_OBJECT = (
 NEW_VERSION = (
     "UPDATE objects SET size = ?, etag = ?, modified = ?, storage_class = ?, state = ?, reason = ?,"
     " message = ?, method = ?, proof = ?, target_etag = ?, updated_at = ?, version_id = NULL,"
-    " dropped = '', attempts = 0, retry_at = 0, upload_id = NULL, part_size = NULL,"
+    " dropped = '', attempts = 0, retry_at = 0, due_at = 0, upload_id = NULL, part_size = NULL,"
     " generation = generation + 1 WHERE id = ?"
 )
 VANISH = (
     "UPDATE objects SET state = 12, reason = ?, message = '', method = '', proof = '',"
-    " target_etag = '', dropped = '', attempts = 0, retry_at = 0, upload_id = NULL,"
+    " target_etag = '', dropped = '', attempts = 0, retry_at = 0, due_at = 0, upload_id = NULL,"
     " part_size = NULL, updated_at = ?, generation = generation + 1 WHERE id = ?"
 )
 SET_VERSION = (
@@ -179,7 +179,7 @@ SET_UPLOAD = (
 )
 TRY_AGAIN = (
     "UPDATE objects SET state = ?, reason = ?, message = '', method = '', proof = '',"
-    " target_etag = '', attempts = 0, retry_at = 0, updated_at = ? WHERE id = ?"
+    " target_etag = '', attempts = 0, retry_at = 0, due_at = 0, updated_at = ? WHERE id = ?"
 )
 
 # --- totals, samples, abandoned uploads ------------------------------------------------------
@@ -237,7 +237,7 @@ SAVE = (
     "UPDATE objects SET state = v.column2, reason = v.column3, message = v.column4,"
     " method = v.column5, proof = v.column6, target_etag = v.column7, dropped = v.column8,"
     " attempts = v.column9, retry_at = v.column10, upload_id = v.column11, part_size = v.column12,"
-    " updated_at = v.column13, version_id = coalesce(v.column14, version_id)"
+    " updated_at = v.column13, version_id = coalesce(v.column14, version_id), due_at = v.column15"
     " FROM (VALUES {rows}) AS v WHERE objects.id = v.column1"
 )
 SET_META = (
@@ -291,31 +291,41 @@ _CLAIMED = (
     "upload_id",
     "part_size",
 )
+DUE = Select(
+    (*_CLAIMED, "due_at", "method", "proof", "target_etag", "version_id", "reason"),
+    "FROM objects INDEXED BY objects_due"
+    " WHERE flow_id = ? AND state = ? AND due_at > 0 AND due_at <= ? ORDER BY due_at, id LIMIT ?",
+    keys=(2,),
+)
+NEXT_DUE = (
+    "SELECT min(due_at) FROM objects INDEXED BY objects_due"
+    " WHERE flow_id = ? AND state = ? AND due_at > 0"
+)
 CLAIM_INTERRUPTED = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_interrupted"
-    " WHERE flow_id = ? AND state < 10 AND upload_id IS NOT NULL AND retry_at <= ?"
+    " WHERE flow_id = ? AND state < 10 AND state < 5 AND upload_id IS NOT NULL AND retry_at <= ?"
     " ORDER BY id LIMIT ?",
     keys=(2,),
 )
 CLAIM_WAITING = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_waiting"
-    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at <= ?"
+    " WHERE flow_id = ? AND state < 5 AND retry_at > 0 AND retry_at <= ?"
     " ORDER BY retry_at, id LIMIT ?",
     keys=(2,),
 )
 CLAIM_STRAYED = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_waiting"
-    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 AND retry_at > ?"
+    " WHERE flow_id = ? AND state < 5 AND retry_at > 0 AND retry_at > ?"
     " ORDER BY retry_at, id LIMIT ?",
     keys=(2,),
 )
 CLAIM_FRESH = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_fresh"
-    " WHERE flow_id = ? AND id > ? AND state < 10 AND retry_at = 0 AND upload_id IS NULL"
+    " WHERE flow_id = ? AND id > ? AND state < 5 AND retry_at = 0 AND upload_id IS NULL"
     " ORDER BY id LIMIT ?",
     keys=(2,),
 )
@@ -325,7 +335,7 @@ UPLOADS = (
 )
 WAITING = (
     "SELECT id, retry_at FROM objects INDEXED BY objects_waiting"
-    " WHERE flow_id = ? AND state < 10 AND retry_at > 0 ORDER BY retry_at, id LIMIT ?"
+    " WHERE flow_id = ? AND state < 5 AND retry_at > 0 ORDER BY retry_at, id LIMIT ?"
 )
 FAILURES = (
     "SELECT b.name, o.object_key, o.reason, o.message"

@@ -566,7 +566,7 @@ async def test_a_transfer_that_waits_is_claimed_when_its_time_has_come(
     await state.save(
         [
             Change(a, State.DISCOVERED, "stalled", attempts=2, retry_at=now + 5_000),
-            Change(b, State.RESTORING, retry_at=now + 3_000),
+            Change(b, State.DISCOVERED, retry_at=now + 3_000),
             Change(c, State.DISCOVERED, upload_id="u", part_size=5, retry_at=now + 4_000),
         ]
     )
@@ -577,7 +577,7 @@ async def test_a_transfer_that_waits_is_claimed_when_its_time_has_come(
     claimed = await state.claim("documents", 10)
     assert [(it.key, it.state) for it in claimed] == [
         (b"c", State.DISCOVERED),
-        (b"b", State.RESTORING),
+        (b"b", State.DISCOVERED),
     ]
     assert await state.next_retry("documents") == home.clock.now + 1
     home.clock.now += 1

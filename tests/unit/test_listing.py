@@ -20,6 +20,7 @@ from s3flow.engine.survey import Survey
 from s3flow.errors import ConnectionLost
 from s3flow.events import BucketFailed, PageMerged, ScanFinished
 from s3flow.model import (
+    OUTCOMES,
     Flow,
     KeyRange,
     Limits,
@@ -34,6 +35,8 @@ from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, Raising, Recording, Slow
 from tests.unit.lab import FLOW, Lab, store
 from tests.unit.test_survey import Rows, refused, survey_of
+
+UNFINISHED = {it for it, end in OUTCOMES.items() if end is Outcome.PENDING} | {State.FAILED}
 
 CUT_AS_OFTEN_AS_POSSIBLE = {"SEEN_FIRST": 1, "SPARE": 0, "WORTH_CUTTING": 0}
 
@@ -163,9 +166,7 @@ def test_every_key_is_merged_once_wherever_it_is_cut_and_killed(
         chance=chance,
     )
     waiting = {
-        key
-        for key, row in state.rows_by_key.items()
-        if row.state in {State.DISCOVERED, State.TRANSFERRING, State.FAILED} and key not in keys
+        key for key, row in state.rows_by_key.items() if row.state in UNFINISHED and key not in keys
     }
     places = sorted(keys | rows | {key + b"0" for key in keys})
 

@@ -25,6 +25,7 @@ T = TypeVar("T")
 FLOW = Flow("documents", Place("src", "*", b""), Place("dst", "{bucket}", b""))
 KEYS = [b"A", b"a", b"a ", b"a\x00", b"caf\xc3\xa9", b"cafe\xcc\x81", b"\xff", b"z/", b"z//"]
 PENDING = {state for state, code in sql.CODES.items() if code < sql.FIRST_FINAL}
+FOR_WORKERS = PENDING - {State.RESTORE_REQUESTED, State.RESTORING}
 FOUND = [State.DISCOVERED, State.SKIPPED, State.FAILED, State.VERIFIED]
 REASONS = ["", "stalled", "refused"]
 Name = tuple[str, bytes]
@@ -117,7 +118,7 @@ class StateMachine(RuleBasedStateMachine):
         free = {
             name
             for name, row in self.rows.items()
-            if row.state in PENDING and row.claimed is None and row.retry_at <= self.now * 1000
+            if row.state in FOR_WORKERS and row.claimed is None and row.retry_at <= self.now * 1000
         }
         taken = self.run(self.state.claim("documents", limit))
         assert len(taken) == min(limit, len(free))
@@ -269,7 +270,11 @@ class StateMachine(RuleBasedStateMachine):
         pending = [row for row in self.rows.values() if row.state in PENDING]
         uploads = {row.upload_id for row in pending if row.upload_id}
         assert self.run(self.state.uploads("documents")) == uploads
-        waits = [row.retry_at for row in pending if row.retry_at and row.claimed is None]
+        waits = [
+            row.retry_at
+            for row in pending
+            if row.retry_at and row.claimed is None and row.state in FOR_WORKERS
+        ]
         due = self.run(self.state.next_retry("documents"))
         assert due == (min(waits) / 1000 if waits else None)
 

@@ -17,11 +17,13 @@ from s3flow.engine.survey import Range, Survey, merge
 from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import ConnectionLost, NoSuchBucket, SourceGone, Throttled
 from s3flow.model import (
+    OUTCOMES,
     Discovered,
     Filters,
     Flow,
     Limits,
     Listed,
+    Outcome,
     Page,
     PageChanges,
     Place,
@@ -33,6 +35,8 @@ from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Faulty, NthCallFails, Recording, Throttling
 from tests.unit.lab import FLOW, QUICK, store
+
+UNFINISHED = {it for it, end in OUTCOMES.items() if end is Outcome.PENDING} | {State.FAILED}
 
 SKIPPED_BY_FILTER = "excluded"
 keys = st.binary(min_size=1, max_size=3)
@@ -104,7 +108,7 @@ def expected(entry: Listed | None, row: Row | None, *, excluded: bool, overwrite
     if row is None:
         return "new"
     if entry is None:
-        unfinished = row.state in {State.DISCOVERED, State.TRANSFERRING, State.FAILED}
+        unfinished = row.state in UNFINISHED
         return "vanished" if unfinished else "same"
     if (entry.size, entry.etag) != (row.size, row.etag):
         return "changed"

@@ -25,7 +25,7 @@ def _update(columns: str, fixed: str = "") -> str:
 
 
 _NAME = "CONVERT(b.name USING utf8mb4)"
-_UNTOUCHED = "o.message = '', o.method = '', o.proof = '', o.target_etag = '', o.attempts = 0, o.retry_at = 0"
+_UNTOUCHED = "o.message = '', o.method = '', o.proof = '', o.target_etag = '', o.attempts = 0, o.retry_at = 0, o.due_at = 0"
 _FORGOTTEN = (
     "o.dropped = '', o.upload_id = NULL, o.part_size = NULL, o.generation = o.generation + 1"
 )
@@ -36,12 +36,12 @@ STATEMENTS = {
         "UPDATE {union} AS v STRAIGHT_JOIN objects AS o ON o.id = v.c0 SET o.state = v.c1,"
         " o.reason = v.c2, o.message = v.c3, o.method = v.c4, o.proof = v.c5, o.target_etag = v.c6,"
         " o.dropped = v.c7, o.attempts = v.c8, o.retry_at = v.c9, o.upload_id = v.c10,"
-        " o.part_size = v.c11, o.updated_at = v.c12, o.version_id = COALESCE(v.c13, o.version_id)"
+        " o.part_size = v.c11, o.updated_at = v.c12, o.version_id = COALESCE(v.c13, o.version_id), o.due_at = v.c14"
     ),
     sql.NEW_VERSION: _update(
         "size, etag, modified, storage_class, state, reason, message, method, proof, target_etag,"
         " updated_at",
-        f"o.version_id = NULL, o.attempts = 0, o.retry_at = 0, {_FORGOTTEN}",
+        f"o.version_id = NULL, o.attempts = 0, o.retry_at = 0, o.due_at = 0, {_FORGOTTEN}",
     ),
     sql.VANISH: _update("reason, updated_at", f"o.state = 12, {_UNTOUCHED}, {_FORGOTTEN}"),
     sql.SET_VERSION: _update("size, etag, modified, storage_class, generation"),
@@ -90,13 +90,17 @@ STATEMENTS = {
         f"SELECT {_NAME}, a.object_key, CONVERT(a.upload_id USING utf8mb4) FROM abandoned a"
         " JOIN buckets b ON b.id = a.bucket_id WHERE a.flow_id = ? ORDER BY a.upload_id"
     ),
-    # sql.VERDICTS: sql.VERDICTS.replace("SELECT bucket", "SELECT CONVERT(bucket USING utf8mb4)"),
+    sql.VERDICTS: sql.VERDICTS.replace("SELECT bucket", "SELECT CONVERT(bucket USING utf8mb4)"),
     sql.UPLOADS: (
         "SELECT upload_id FROM objects FORCE INDEX (objects_work) WHERE flow_id = ? AND work = 1"
     ),
     sql.WAITING: (
         "SELECT id, due FROM objects FORCE INDEX (objects_due)"
         " WHERE flow_id = ? AND due > 0 ORDER BY due, id LIMIT ?"
+    ),
+    sql.NEXT_DUE: (
+        "SELECT min(due_at) FROM objects FORCE INDEX (objects_due_at)"
+        " WHERE flow_id = ? AND state = ? AND due_at > 0"
     ),
     sql.FAILURES: (
         f"SELECT {_NAME}, o.object_key, o.reason, o.message"
@@ -110,9 +114,13 @@ STATEMENTS = {
     ),
 }
 _SELECTS = {
+    sql.DUE: (
+        "FROM objects FORCE INDEX (objects_due_at)"
+        " WHERE flow_id = ? AND state = ? AND due_at > 0 AND due_at <= ? ORDER BY due_at, id LIMIT ?"
+    ),
     sql.CLAIM_INTERRUPTED: (
         "FROM objects FORCE INDEX (objects_work)"
-        " WHERE flow_id = ? AND work = 1 AND retry_at <= ? ORDER BY id LIMIT ?"
+        " WHERE flow_id = ? AND work = 1 AND state < 5 AND retry_at <= ? ORDER BY id LIMIT ?"
     ),
     sql.CLAIM_WAITING: (
         "FROM objects FORCE INDEX (objects_due)"

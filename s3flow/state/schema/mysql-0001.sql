@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS ranges (
   PRIMARY KEY (scan_id, bucket_id, start_key)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Codes instead of words: one byte a row, and "state < 10" says pending.
+-- Codes instead of words: one byte a row, "state < 10" says pending, "state < 5" that workers may take it.
 CREATE TABLE IF NOT EXISTS states (
   code TINYINT NOT NULL,
   name VARCHAR(40) NOT NULL,
@@ -71,10 +71,10 @@ CREATE TABLE IF NOT EXISTS states (
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 INSERT INTO states (code, name, outcome) VALUES
   (0, 'discovered', 'pending'),
-  (1, 'restore_requested', 'pending'),
-  (2, 'restoring', 'pending'),
   (3, 'transferring', 'pending'),
   (4, 'transferred', 'pending'),
+  (5, 'restore_requested', 'pending'),
+  (6, 'restoring', 'pending'),
   (10, 'verified', 'verified'),
   (11, 'deleted', 'deleted'),
   (12, 'skipped', 'skipped'),
@@ -108,6 +108,7 @@ CREATE TABLE IF NOT EXISTS objects (
   retry_at BIGINT NOT NULL DEFAULT 0,
   upload_id MEDIUMTEXT NULL,
   part_size BIGINT NULL,
+  due_at BIGINT NOT NULL DEFAULT 0,
   discovered_at BIGINT NOT NULL,
   updated_at BIGINT NOT NULL,
   -- 0: nobody has touched it; 1: an upload was begun; 2: failed
@@ -116,16 +117,18 @@ CREATE TABLE IF NOT EXISTS objects (
       WHEN state = 13 THEN 2
       WHEN state >= 10 THEN NULL
       WHEN upload_id IS NOT NULL THEN 1
+      WHEN state >= 5 THEN NULL
       WHEN retry_at = 0 THEN 0
     END
   ) STORED,
   due BIGINT GENERATED ALWAYS AS (
-    CASE WHEN state < 10 AND retry_at > 0 THEN retry_at END
+    CASE WHEN state < 5 AND retry_at > 0 THEN retry_at END
   ) STORED,
   PRIMARY KEY (id),
   UNIQUE KEY objects_by_key (flow_id, bucket_id, object_key),
   KEY objects_work (flow_id, work, id),
-  KEY objects_due (flow_id, due, id)
+  KEY objects_due (flow_id, due, id),
+  KEY objects_due_at (flow_id, state, due_at)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS totals (

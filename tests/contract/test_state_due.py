@@ -1,0 +1,71 @@
+"""What has a time of its own: found when it comes, in order, and never handed to workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3flow.model import Change, Proof, State
+from s3flow.ports import StateStore
+from tests.contract.test_state import FLOW, Home, found, home, merge, state
+
+__all__ = ["home", "state"]
+NAME = FLOW.name
+
+
+@pytest.mark.parametrize("thawing", [State.RESTORE_REQUESTED, State.RESTORING])
+async def test_what_thaws_is_found_by_its_time_and_not_handed_out(
+    state: StateStore, thawing: State
+) -> None:
+    await merge(state, *(found(key) for key in (b"a", b"b", b"c")))
+    by_key = {it.key: it for it in await state.claim(NAME, 10)}
+    assert await state.next_due(NAME, thawing) is None
+    due = {b"a": 3_000, b"b": 1_000, b"c": 2_000}
+    await state.save([Change(by_key[key], thawing, due_at=due[key]) for key in due])
+    assert await state.claim(NAME, 10) == []
+    assert await state.next_retry(NAME) is None
+    assert await state.next_due(NAME, thawing) == 1_000
+    found_due = await state.due(NAME, thawing, 2_000, 10)
+    assert [(it.transfer.key, it.at) for it in found_due] == [(b"b", 1_000), (b"c", 2_000)]
+    assert found_due[0].transfer == by_key[b"b"]._replace(state=thawing)
+    assert [it.transfer.key for it in await state.due(NAME, thawing, 9_000, 1)] == [b"b"]
+    assert await state.due(NAME, State.VERIFIED, 9_000, 10) == []
+
+
+async def test_what_has_thawed_is_claimed_in_the_order_of_its_times(
+    home: Home, state: StateStore
+) -> None:
+    await merge(state, *(found(key) for key in (b"a", b"b", b"c")))
+    claimed = await state.claim(NAME, 10)
+    await state.save([Change(it, State.RESTORING, due_at=5) for it in claimed])
+    thawed = [it.transfer for it in await state.due(NAME, State.RESTORING, 5, 10)]
+    times = {b"a": 7, b"b": 9, b"c": 8}
+    await state.save([Change(it, State.DISCOVERED, retry_at=times[it.key]) for it in thawed])
+    assert await state.next_due(NAME, State.RESTORING) is None
+    again = await home.open()
+    assert [it.key for it in await again.claim(NAME, 10)] == [b"a", b"c", b"b"]
+
+
+async def test_what_was_verified_is_due_with_its_proof_until_it_is_not(
+    home: Home, state: StateStore
+) -> None:
+    await merge(state, found(b"a"), found(b"b"))
+    one, other = await state.claim(NAME, 10)
+    change = Change(one, State.VERIFIED, method="put", proof=Proof.ETAG, target_etag="t1")
+    change.version_id, change.due_at = "v1", 4_000
+    await state.save([change, Change(other, State.VERIFIED, method="put", proof=Proof.SIZE)])
+    again = await home.open()
+    (due,) = await again.due(NAME, State.VERIFIED, 4_000, 10)
+    assert (due.method, due.proof, due.target_etag, due.version_id) == ("put", "etag", "t1", "v1")
+    await again.save([Change(due.transfer, State.DELETED)])
+    assert await again.next_due(NAME, State.VERIFIED) is None
+    (record, _) = await again.records(NAME, "bucket")
+    assert (record.state, record.method, record.proof) == (State.DELETED, "put", "etag")
+
+
+async def test_a_new_version_is_due_for_nothing(state: StateStore) -> None:
+    await merge(state, found(b"a"))
+    (transfer,) = await state.claim(NAME, 10)
+    await state.save([Change(transfer, State.RESTORING, due_at=5)])
+    await merge(state, changed=[(transfer.id, found(b"a", size=11))])
+    assert await state.next_due(NAME, State.RESTORING) is None
+    assert [it.size for it in await state.claim(NAME, 10)] == [11]
