@@ -35,7 +35,11 @@ async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Flo
         plans: dict[str, FlowPlan] = {}
         async with wired(settings, flows) as wirings:
             for wiring in wirings:
-                survey = Survey(_routes(settings).route(wiring), Backoff())
+                route = _routes(settings).route(wiring)
+                if state is not None and route.verdicts is not None:
+                    for verdict in await state.verdicts(wiring.flow.name):
+                        route.verdicts.take(verdict)
+                survey = Survey(route, Backoff())
                 scanned = await state.last_scan(wiring.flow.name) if state else None
                 is_new = scanned is None or scanned.finished is None
                 seen = await preview(survey, state or NothingKnown(), is_new=is_new)

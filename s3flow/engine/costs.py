@@ -302,6 +302,8 @@ def assumptions(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Seq
         said.append(
             "the tags of every object are read, though that is done only where there are some"
         )
+    if any(kind.method not in _STREAMED for kind in work.amounts):
+        said.append("the store copies by itself; where it refuses, each copy is a GET and a PUT")
     if not terms.source.is_free:
         said += _ways_out(work, terms)
     frozen = _frozen(work)

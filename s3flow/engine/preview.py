@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from s3flow.engine import plan
 from s3flow.engine.survey import Known, Range, Survey
+from s3flow.engine.verdicts import of_parts
 from s3flow.engine.workload import Workload
 from s3flow.errors import TooLarge
 from s3flow.model import (
@@ -22,7 +23,7 @@ from s3flow.model import (
     Row,
     State,
 )
-from s3flow.policies import Overwrite
+from s3flow.policies import CopyBy, MethodPolicy, Overwrite
 from s3flow.ports import ROWS_AT_ONCE
 
 # ("transfer" or "pending", method), ("adopt", proof), ("skip" or "refuse", reason), …
@@ -149,11 +150,14 @@ class _Counting:
         return verdict, method
 
     def _method(self, entry: Listed) -> Method:
+        """Choose how an object goes, by what is known of copies inside the store."""
         route = self.survey.route
-        return plan.choose_method(
-            route.flow,
-            route.target.limits,
-            entry.size,
-            entry.etag,
-            inside=route.verdicts is not None,
-        )
+        flow, limits, verdicts = route.flow, route.target.limits, route.verdicts
+        if verdicts is not None:
+            method = plan.choose_method(flow, limits, entry.size, entry.etag, inside=True)
+            in_parts = method is Method.SERVER_MULTIPART
+            known = verdicts.decided.get(of_parts(self.bucket) if in_parts else self.bucket)
+            streamed = known is not None and known.way == CopyBy.STREAMED
+            if not streamed or flow.method is MethodPolicy.SERVER_ONLY:
+                return method
+        return plan.choose_method(flow, limits, entry.size, entry.etag)

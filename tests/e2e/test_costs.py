@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import MIB, Stage
+from tests.e2e.gaps import lacks, need
 from tests.e2e.program import Program
 from tests.e2e.test_commands import planned
+from tests.e2e.test_copies import open_source
 
 # What the lines of an estimate are called, by what the proxy calls the requests.
 CALLED = {
@@ -44,6 +46,17 @@ def fill(stage: Stage) -> None:
     stage.put("large", b"y" * (12 * MIB), Tagging="a=b")
 
 
+def in_parts(stage: Stage, key: str, count: int) -> None:
+    place = {"Bucket": stage.source, "Key": key}
+    upload = {"UploadId": stage.ours.create_multipart_upload(**place)["UploadId"]}
+    parts = []
+    for number in range(1, count + 1):
+        part = {"PartNumber": number}
+        answer = stage.ours.upload_part(**place, **upload, **part, Body=b"z" * (5 * MIB))
+        parts.append({**part, "ETag": answer["ETag"]})
+    stage.ours.complete_multipart_upload(**place, **upload, MultipartUpload={"Parts": parts})
+
+
 @pytest.mark.parametrize("target", ["theirs", "nas"])
 def test_a_run_asks_what_the_plan_said(stage: Stage, target: str) -> None:
     fill(stage)
@@ -65,6 +78,35 @@ def test_a_run_asks_what_the_plan_said(stage: Stage, target: str) -> None:
     assert {kind: counts[kind] for kind in expected} == expected
     after = plan_of(program)
     assert (after["objects"], after["cost"]["total"]) == (0, 0.0)
+
+
+def test_copies_by_the_store_are_asked_as_planned(stage: Stage) -> None:
+    fill(stage)
+    in_parts(stage, "parts", 3)
+    open_source(stage)
+    proxy = stage.proxy()
+    program = stage.program({"method": "server-first"})
+    said = plan_of(program)
+    proxy.clear()
+    program.run("sync")
+    counts = Counter({CALLED.get(kind, kind): n for kind, n in proxy.counts().items()})
+    expected = asked(said)
+    assert (expected["copy"], expected["copy part"]) == (4, 3)
+    if lacks(stage.server, "foreign-part-copies"):
+        return
+    assert {kind: counts[kind] for kind in expected} == expected
+
+
+def test_copies_that_were_refused_are_planned_as_streams(stage: Stage) -> None:
+    need(stage.server, "second-account")
+    for number in range(6):
+        stage.put(f"{number}")
+    program = stage.program({"method": "server-first"})
+    assert planned(program) == {("transfer", "server_copy"): 6}
+    program.run("sync")
+    stage.put("later")
+    after = planned(program)
+    assert after == {("unchanged", "recorded before"): 6, ("transfer", "put"): 1}
 
 
 def test_prices_of_an_endpoint_are_what_its_plan_costs(stage: Stage) -> None:

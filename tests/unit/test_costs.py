@@ -256,6 +256,8 @@ def test_what_is_taken_for_granted_is_told_where_it_matters() -> None:
     assert not any("archived" in line or "tags" in line for line in plain)
     inside = assumptions(FLOW, S3, work_of(entry(1), inside=True), terms())
     assert not any("runs in" in line or "tags" in line for line in inside)
+    assert any("refuses" in line for line in inside)
+    assert not any("refuses" in line for line in plain)
     mixed = work_of(entry(1, "INTELLIGENT_TIERING"), entry(1, "GLACIER", days=1), flow=MOVE)
     said = " ".join(assumptions(MOVE, S3, mixed, terms()))
     assert all(
