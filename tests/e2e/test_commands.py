@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -16,7 +17,7 @@ from tests.e2e.conftest import Stage, staged
 from tests.e2e.content import digests_of_folder
 from tests.e2e.gaps import need
 from tests.e2e.program import HANG, Program, document
-from tests.servers import make_bucket, ministack
+from tests.servers import Account, Server, make_bucket, ministack
 
 COMMANDS = (
     "run",
@@ -251,6 +252,24 @@ def test_doctor_names_a_missing_bucket_and_folder(stage: Stage) -> None:
     assert any("disk" in line and str(stage.nas) in line for line in failed)
     assert done.out.count("to do: ") == len(failed)
     assert "Traceback" not in done.out + done.err
+
+
+def test_doctor_prints_what_must_be_allowed_and_marks_what_is_not(tmp_path: Path) -> None:
+    with ministack(auth=True) as server, staged(server, tmp_path) as stage:
+        stage.put("in/a")
+        target = make_bucket(server, 0)
+        program = stage.program({"source": f"ours:{stage.source}/in/", "target": f"ours:{target}/"})
+        allowed = program.run("doctor", "--policies").out
+        assert "# missing" not in allowed
+        assert f"arn:aws:s3:::{stage.source}/in/*" in allowed
+        assert json.loads(allowed.partition("\n# ")[2].partition("\n")[2])["Version"]
+        owner = Server(server.store, server.url, [Account("111111111111", "first")])
+        deny = {"Effect": "Deny", "Action": "s3:ListMultipartUploadParts", "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+        with contextlib.closing(owner.client(0, "iam")) as iam:
+            iam.put_user_policy(UserName="flow", PolicyName="no", PolicyDocument=policy)
+        denied = program.run("doctor", "--policies", code=1).out
+        assert "# missing: s3:ListMultipartUploadParts" in denied
 
 
 def test_a_wrong_secret_is_said_plainly(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,10 +15,18 @@ import yaml
 
 from s3flow.config import DaemonSettings, Settings, load
 from s3flow.state.address import MySqlAddress
+from tests.composed import (
+    COMPOSE,
+    FOLDER,
+    RECIPE,
+    ROOT,
+    SERVICES,
+    environment,
+    example,
+    mounted,
+    read,
+)
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "deploy" / "compose"
-RECIPE = ROOT / "deploy" / "recipes" / "cross-account.toml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OLD_NAMES = {
     f"{side}_{name}"
@@ -28,38 +35,6 @@ OLD_NAMES = {
 } | {"MYSQL_DSN"}
 # What the images bring, by their own documentation: checks run inside them.
 TOOLS = {"mysql": {"mysqladmin"}, "prom/prometheus": {"wget"}, "grafana/grafana": {"wget"}}
-
-Tree = dict[str, Any]
-
-
-def read(name: str) -> Tree:
-    found: Tree = yaml.safe_load((FOLDER / name).read_text())
-    return found
-
-
-COMPOSE = read("compose.yaml")
-SERVICES: Tree = COMPOSE["services"]
-
-
-def example() -> dict[str, str]:
-    """Read .env.example as docker does, and fill in what is left to the reader."""
-    lines = [line for line in (FOLDER / ".env.example").read_text().splitlines() if "=" in line]
-    pairs = [line.split("=", 1) for line in lines if not line.startswith("#")]
-    return {name: value.strip("'") or name.lower() for name, value in pairs}
-
-
-def environment(service: str) -> dict[str, str]:
-    """Give a container's variables as the example sets them."""
-    values = example()
-    return {
-        name: re.sub(r"\$\{(\w+)[^}]*\}", lambda match: values[match[1]], str(value))
-        for name, value in SERVICES[service]["environment"].items()
-    }
-
-
-def mounted(service: str) -> dict[str, str]:
-    """Give what is mounted, by its place in the container."""
-    return {place.split(":")[1]: place.split(":")[0] for place in SERVICES[service]["volumes"]}
 
 
 def settings() -> Settings:
@@ -121,6 +96,24 @@ def test_every_variable_is_in_the_example_and_the_old_names_are() -> None:
     assert set(re.findall(r"\$\{(\w+)\}", RECIPE.read_text())) == OLD_NAMES
     literal = [line for line in text.splitlines() if "PASSWORD" in line and "_FILE" not in line]
     assert [line for line in literal if "environment: " not in line and "#" not in line] == []
+
+
+def test_no_key_is_misspelt() -> None:
+    known = {
+        "": {"name", "services", "networks", "volumes", "secrets", "x-service"},
+        "service": {
+            *("build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "image"),
+            *("logging", "networks", "ports", "read_only", "restart", "secrets", "security_opt"),
+            *("stop_grace_period", "tmpfs", "volumes"),
+        },
+        "healthcheck": {"test", "interval", "timeout", "retries", "start_period"},
+    }
+    assert set(COMPOSE) == known[""]
+    for service in SERVICES.values():
+        assert set(service) <= known["service"]
+        assert set(service.get("healthcheck", ())) <= known["healthcheck"]
+        for need in service.get("depends_on", {}).values():
+            assert set(need) == {"condition"}
 
 
 # --- s3flow ---------------------------------------------------------------------------------------
