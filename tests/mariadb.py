@@ -152,14 +152,16 @@ class Schemas:
 
     def query(self, statement: str, database: str | None = None) -> Sequence[Sequence[Any]]:
         """Run a statement as root, beside whatever else runs; give its rows."""
-        root = self._root
-        with self._lock, contextlib.closing(self._connection(database)) as connection:
-            assert root
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall()
+        with (
+            self._lock,
+            contextlib.closing(self.connect(database)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return cursor.fetchall()
 
-    def _connection(self, database: str | None) -> pymysql.Connection[Any]:
+    def connect(self, database: str | None = None) -> pymysql.Connection[Any]:
+        """Give a connection of root's; whoever asked for it closes it."""
         root = self._root
         return pymysql.connect(
             host=root.host,

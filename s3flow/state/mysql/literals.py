@@ -19,7 +19,7 @@ def _text(value: str) -> str:
 
 
 def _bytes(value: bytes) -> str:
-    return f"x'{value.hex()}'" if value else "''"
+    return f"x'{value.hex()}'"
 
 
 def _float(value: float) -> str:
