@@ -1,0 +1,66 @@
+"""What the configuration says is moved: from where, to where, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from s3flow.model.objects import MIB
+from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One end of a flow, parsed from "endpoint:bucket/prefix".
+
+    A source's *bucket* may be a glob; a target's may be "{bucket}". Local targets have the bucket "".
+    """
+
+    endpoint: str
+    bucket: str
+    prefix: bytes
+
+    def __str__(self) -> str:
+        """Give the place back as it is written in the configuration."""
+        path = self.prefix.decode(errors="backslashreplace")
+        return f"{self.endpoint}:{self.bucket}/{path}" if self.bucket else f"{self.endpoint}:{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which listed objects a flow takes. Globs match the key without the source's prefix."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min_size: int | None = None
+    max_size: int | None = None
+    min_age: float | None = None  # seconds
+    max_age: float | None = None  # seconds
+    storage_classes: tuple[str, ...] = ()  # empty: all
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One configured movement. Durations in seconds, sizes in bytes, rates per second; 0: no limit."""
+
+    name: str
+    source: Place
+    target: Place
+    filters: Filters = Filters()
+    overwrite: Overwrite = Overwrite.CHANGED
+    mode: Mode = Mode.COPY
+    every: float | None = None
+    tags: TagPolicy = TagPolicy.REQUIRE
+    method: MethodPolicy = MethodPolicy.SERVER_FIRST
+    storage_class: str = ""  # "": kept; else every object gets this one
+    storage_class_map: Mapping[str, str] = field(default_factory=dict)
+    rewrite: tuple[tuple[str, str], ...] = ()  # (from prefix, to prefix), first match wins
+    exclude_buckets: tuple[str, ...] = ()
+    multipart_threshold: int = 256 * MIB
+    part_size: int = 32 * MIB
+    lanes: int = 8  # parts of one object in flight
+    list_concurrency: int = 8  # ranges of one bucket's keys that are listed at a time
+    max_attempts: int = 8
+    concurrency: int = 0
+    max_bytes_per_s: int = 0
+    max_requests_per_s: int = 0
