@@ -43,14 +43,15 @@ async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Flo
                 scanned = await state.last_scan(wiring.flow.name) if state else None
                 is_new = scanned is None or scanned.finished is None
                 seen = await preview(survey, state or NothingKnown(), is_new=is_new)
-                plans[wiring.flow.name] = await _priced(settings, wiring, seen)
+                plans[wiring.flow.name] = await priced(settings, wiring, seen)
         return plans
     finally:
         if state is not None:
             await state.close()
 
 
-async def _priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
+async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
+    """Price what a preview has seen, by the settings and by where the buckets are."""
     flow, limits, common = wiring.flow, wiring.target.limits, settings.prices
     source = _prices(settings, flow.source.endpoint, wiring.source.service)
     target = _prices(settings, flow.target.endpoint, wiring.target.service)
@@ -61,7 +62,7 @@ async def _priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan
         said.append(f"prices are those of {common.dated}; see [prices]")
     buckets = {kind.bucket for kind in seen.work.amounts}
     if border == "auto":
-        egress, unsure = await _borders(wiring, sorted(buckets))
+        egress, unsure = await borders(wiring, sorted(buckets))
         said += unsure
     else:
         egress = dict.fromkeys(buckets, Egress(border))
@@ -81,7 +82,7 @@ def _prices(settings: Settings, name: str, service: str) -> Prices:
     return prices_of(settings.prices, endpoint.prices, is_aws=service.startswith("aws:"))
 
 
-async def _borders(
+async def borders(
     wiring: Wiring, buckets: Sequence[str]
 ) -> tuple[dict[str, Egress], Sequence[str]]:
     """Say by source bucket which border its bytes cross, and where that could not be found out."""
