@@ -69,6 +69,7 @@ def pack_change(change: Change) -> tuple[Any, ...]:
         change.target_etag,
         change.attempts,
         change.retry_at,
+        change.due_at,
         change.upload_id,
         change.part_size,
         change.dropped,
