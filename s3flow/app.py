@@ -303,12 +303,16 @@ class Work:
             if not (console := Console()).is_dumb_terminal:
                 board.flight = Flight()
                 display = stack.enter_context(
-                    LiveDisplay(console, lambda: board.last, board.reasons)
+                    LiveDisplay(console, lambda: board.last, lambda: self._alarms(board))
                 )
                 return [display.run()], [display, board.flight]
         line = logs.ProgressLine()
         interval = self.settings.daemon.log_interval
         return [line.run(lambda: board.last, interval)], []
+
+    def _alarms(self, board: Board) -> list[str]:
+        stopping = "stopping: what is begun is finished; interrupt again, and it is left"
+        return [*board.reasons(), *([stopping] if self.stop.is_set() else [])]
 
     async def _listen(
         self, stack: AsyncExitStack, board: Board

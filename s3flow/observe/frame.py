@@ -265,7 +265,10 @@ def _name(state: State) -> str:
 def _words_on(one: FlowSnapshot, state: State, *, told_thaw: bool) -> str:
     if state is State.DISCOVERED and one.moving and one.moving.objects:
         moving = one.moving
-        return f"{moving.objects:,} moving, {size(moving.arrived)} of {size(moving.bytes)} arrived"
+        arrived = f"{size(moving.arrived)} of " if moving.arrived else ""
+        return (
+            f"{moving.objects:,} moving, {arrived}{size(moving.bytes)}{' arrived' * bool(arrived)}"
+        )
     if told_thaw and one.thawing:
         return due(one.thawing)
     if state is State.FAILED:
@@ -284,7 +287,7 @@ def _blocked(one: FlowSnapshot, news: News) -> Iterator[Text]:
 
 def _last_lines(news: News, paper: Paper, alarms: Sequence[str]) -> list[Text]:
     """Say what concerns the run as a whole, the most important first."""
-    lines = [_labelled("waiting", shown(alarm), "bold red") for alarm in alarms]
+    lines = [_labelled("attention", shown(alarm), "bold red") for alarm in alarms]
     lines += [
         Text.assemble(
             (f"{'slowed':<{_WORD}}", "yellow"),

@@ -238,9 +238,9 @@ def test_what_concerns_all_flows_comes_last() -> None:
     [alarm] = [
         line.plain
         for line in frame([take(BUSY)], news, Paper(80, 24), ["the database is read-only"])
-        if line.plain.startswith("waiting")
+        if line.plain.startswith("attention")
     ]
-    assert alarm == "waiting    the database is read-only"
+    assert alarm == "attention  the database is read-only"
 
 
 def test_a_store_that_recovered_is_not_shown_as_slow_for_ever() -> None:
