@@ -318,7 +318,8 @@ def _allow_copying_in(draft: _Draft, target: _End, flow: Flow) -> None:
 
 
 def _allow_acls(draft: _Draft, target: _End) -> None:
-    draft.allow("SeeTarget", target.bucket_arn, ("s3:GetBucketOwnershipControls",))
+    if service_of(target.endpoint).startswith("aws"):  # others refuse policies that name it
+        draft.allow("SeeTarget", target.bucket_arn, ("s3:GetBucketOwnershipControls",))
     draft.allow("Write", target.objects_arn, ("s3:PutObjectAcl",))
 
 
