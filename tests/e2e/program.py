@@ -18,6 +18,7 @@ from tests.servers import clean_environment
 
 ROOT = Path(__file__).parents[2]  # what is tested is the code beside the tests, however installed
 HANG = 240.0  # seconds after which a command counts as hung; no test measures with it
+GROUPS = ("audit", "state")  # commands of two words
 FlowStatus = dict[str, Any]
 
 
@@ -78,8 +79,9 @@ class Program:
 
     def command(self, *words: str) -> list[str]:
         """Give the command line of an s3flow command with the configuration."""
-        name, *rest = words
-        return [sys.executable, "-m", "s3flow", name, "--config", str(self.config), *rest]
+        named = 2 if words[0] in GROUPS else 1
+        name, rest = words[:named], words[named:]
+        return [sys.executable, "-m", "s3flow", *name, "--config", str(self.config), *rest]
 
     def run(self, *words: str, code: int | None = 0, **environ: str) -> Done:
         """Run a command to its end and check its exit status (None: any)."""
