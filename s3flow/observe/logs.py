@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +56,7 @@ def configure(log_format: str, level: str, secrets: Iterable[str] = ()) -> None:
         cache_logger_on_first_use=False,
     )
     renderer = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(colors=_takes_colours())
         if console
         else structlog.processors.JSONRenderer()
     )
@@ -79,6 +80,12 @@ def configure(log_format: str, level: str, secrets: Iterable[str] = ()) -> None:
     root.setLevel(number)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.INFO))
+
+
+def _takes_colours() -> bool:
+    """Say whether stderr is a terminal with colours; https://no-color.org asks for any value but ""."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown")
+    return sys.stderr.isatty() and not plain
 
 
 class _Pace:
@@ -249,7 +256,12 @@ class LogEvents:
         # That they are streamed is told with what it means, as a warning.
         if way != CopyBy.STREAMED:
             self._log.info(
-                "copied inside the store", flow=flow, bucket=bucket, what=what, by=way, reason=reason
+                "copied inside the store",
+                flow=flow,
+                bucket=bucket,
+                what=what,
+                by=way,
+                reason=reason,
             )
 
     def _loop_held(self, event: events.LoopHeld) -> None:
@@ -294,6 +306,18 @@ def _held(number: int) -> dict[str, int]:
     return {"left_out": number} if number else {}
 
 
+def _thaw(one: FlowSnapshot) -> dict[str, Any]:
+    """Say what waits for a restore and until when, where anything does."""
+    thawing = one.thawing
+    if thawing is None:
+        return {}
+    found: dict[str, Any] = {"thawing": thawing.objects, "thawing_bytes": thawing.bytes}
+    for name, at in (("thaw_next", thawing.next_due), ("thaw_last", thawing.last_due)):
+        if at is not None:
+            found[name] = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return found
+
+
 class ProgressLine:
     """Logs where each flow stands, for runs without a terminal; silent while nothing changes."""
 
@@ -305,7 +329,7 @@ class ProgressLine:
         """Log one line for each flow that moved since the last call."""
         for one in snapshots:
             stand = (one.objects.listed, one.objects.done, one.bytes.done)
-            if self._last.get(one.name) == stand:
+            if not one.objects.listed or self._last.get(one.name) == stand:
                 continue
             self._last[one.name] = stand
             self._log.info(
@@ -318,8 +342,11 @@ class ProgressLine:
                 bytes_done=one.bytes.done,
                 bytes_listed=one.bytes.listed,
                 rate=text.size(one.rates.bytes_per_s) + "/s",
+                objects_rate=f"{one.rates.objects_per_s:,.1f}/s",
                 eta=text.duration(one.rates.eta_p50),
                 eta_p90=text.duration(one.rates.eta_p90),
+                states={state.value: objects for state, (objects, _) in one.states.items()},
+                **_thaw(one),
             )
 
     async def run(self, snapshots: Callable[[], Sequence[FlowSnapshot]], interval: float) -> None:

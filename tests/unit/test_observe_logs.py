@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from s3flow import events
 from s3flow.model import Change, Sample, State, Total, Transfer
 from s3flow.observe.logs import LogEvents, ProgressLine, configure
-from s3flow.observe.progress import snapshot
+from s3flow.observe.progress import Thawing, snapshot
 from s3flow.observe.redact import HIDDEN, Redactor
 from tests.unit.test_observe_metrics import transfer
 from tests.unit.test_observe_progress import FLOW, NOW
@@ -312,6 +314,7 @@ async def test_progress_lines_stop_when_nothing_moves(capsys: Capture) -> None:
     assert entry["event"] == "progress"
     assert (entry["done"], entry["listed"], entry["percent"]) == (10, 20, "50%")
     assert (entry["rate"], entry["eta"]) == ("1.0 KiB/s", "1s")
+    assert entry["states"] == {"verified": 10, "discovered": 10}
     asked = 0
 
     def same() -> list[Any]:
@@ -325,6 +328,40 @@ async def test_progress_lines_stop_when_nothing_moves(capsys: Capture) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert lines(capsys) == []
+
+
+def test_progress_tells_what_waits_for_a_restore_and_nothing_of_an_unlisted_flow(
+    capsys: Capture,
+) -> None:
+    configure("json", "info")
+    waiting = Total("b", State.RESTORING, "", "", "", 10, 1000)
+    thawing = Thawing(10, 1000, NOW, NOW + 3600)
+    line = ProgressLine()
+    line([snapshot(FLOW, [], [], {}, None, NOW)])
+    line([snapshot(FLOW, [waiting], [], {}, None, NOW, thawing=thawing)])
+    [entry] = lines(capsys)
+    assert (entry["thawing"], entry["thawing_bytes"]) == (10, 1000)
+    assert entry["thaw_next"] == "2023-11-14T22:15:00+00:00"
+    assert entry["thaw_last"] == "2023-11-14T23:15:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False)],
+)
+def test_colours_only_where_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], coloured: bool
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    configure("console", "info")
+    structlog.get_logger("s3flow").info("scan finished")
+    assert ("\x1b[" in terminal.getvalue()) is coloured
 
 
 def test_who_holds_the_loop_is_logged_once_in_a_while(capsys: Capture) -> None:
