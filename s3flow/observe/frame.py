@@ -158,9 +158,7 @@ def _head(one: FlowSnapshot, scene: _Scene, *, facts: bool) -> Text:
     """Give a flow's first line; with *facts* it is the only one."""
     news = scene.news
     blocked = one.name in news.blocked
-    listing = "listing" if one.name in news.listing else ""
-    moving = "moving" if one.objects.pending else ""
-    doing = " and ".join(filter(None, (listing, moving))) or "idle"
+    doing = _doing(one, news)
     if blocked:
         doing = f"blocked ({news.blocked[one.name].partition(':')[0]})"
     elif facts and one.objects.pending:
@@ -168,6 +166,14 @@ def _head(one: FlowSnapshot, scene: _Scene, *, facts: bool) -> Text:
     elif facts and one.objects.listed:
         doing = f"{one.objects.listed:,} objects, {size(one.bytes.listed)}"
     return _bar_line((shown(one.name), "bold"), f"  {doing}", one, scene.paper, blocked)
+
+
+def _doing(one: FlowSnapshot, news: News) -> str:
+    listing = "listing" if one.name in news.listing else ""
+    if unlisted := len(news.unlisted.get(one.name, ())):
+        listing = f"{unlisted:,} bucket{'s' * (unlisted > 1)} not listed"
+    moving = "moving" if one.objects.pending else ""
+    return " and ".join(filter(None, (listing, moving))) or "idle"
 
 
 def _bar_line(

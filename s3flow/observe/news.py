@@ -32,6 +32,9 @@ class News:
         self.began = clock()
         self.blocked: dict[str, str] = {}  # by flow, why
         self.listing: set[str] = set()
+        self.unlisted: dict[
+            str, set[str]
+        ] = {}  # by flow, buckets that could not be listed this time
         self.retries: dict[str, int] = {}  # by reason
         self.failures: deque[tuple[str, str, bytes | str]] = deque(maxlen=KEPT)
         self.slow: dict[str, Slowness] = {}  # by endpoint
@@ -75,11 +78,13 @@ class News:
 
     def _scan_started(self, event: events.ScanStarted) -> None:
         self.listing.add(event.flow)
+        self.unlisted.pop(event.flow, None)
 
     def _scan_finished(self, event: events.ScanFinished) -> None:
         self.listing.discard(event.flow)
 
     def _bucket_failed(self, event: events.BucketFailed) -> None:
+        self.unlisted.setdefault(event.flow, set()).add(event.bucket)
         self.failures.append((event.reason, event.bucket, "(the bucket cannot be listed)"))
 
     def _ended(self, event: events.TransferEnded) -> None:

@@ -212,6 +212,13 @@ def test_activity() -> None:
     news(events.ScanFinished("docs", 3, 1.0))
     assert "docs  moving " in lines_of(take(BUSY), news=news)[0]
     assert "docs  idle " in lines_of(take(BUSY[:1]))[0]
+    news(events.ScanStarted("docs", resumed=False))
+    news(events.BucketFailed("docs", "b", "access_denied", "m"))
+    lines = lines_of(take(BUSY[:1]), news=news)
+    assert lines[0].startswith("docs  1 bucket not listed ")
+    assert lines[-1] == "failures   access_denied  b/(the bucket cannot be listed)"
+    news(events.ScanStarted("docs", resumed=True))
+    assert "docs  listing " in lines_of(take(BUSY[:1]), news=news)[0]
 
 
 def test_hostile_keys_are_shown_escaped_and_by_their_ends() -> None:
