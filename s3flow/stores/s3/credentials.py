@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from s3flow.errors import ConnectionLost, CredentialsMissing, S3flowError
@@ -103,6 +104,8 @@ class Keyring:
     async def _find_chain(self) -> Chain:
         # Importing it takes 0.2 s: in a thread, so that other flows' transfers go on meanwhile.
         session = await asyncio.to_thread(new_session, self._settings)
+        if self._settings.web_identity_token_file:
+            return self._assume_by_token(session, self._settings.web_identity_token_file)
         chain: Chain | None
         if self._plain is None:
             chain = await session.get_credentials()
@@ -128,11 +131,30 @@ class Keyring:
         chain: Chain = AioDeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
         return chain
 
+    def _assume_by_token(self, session: AioSession, file: str) -> Chain:
+        from aiobotocore.credentials import (
+            AioAssumeRoleWithWebIdentityCredentialFetcher,
+            AioDeferredRefreshableCredentials,
+        )
+
+        fetcher = AioAssumeRoleWithWebIdentityCredentialFetcher(
+            session.create_client,
+            lambda: Path(file).read_text().strip(),  # each time: it is replaced before it expires
+            self._settings.role_arn,
+            extra_args={"RoleSessionName": "s3flow"},
+        )
+        chain: Chain = AioDeferredRefreshableCredentials(
+            fetcher.fetch_credentials, "assume-role-with-web-identity"
+        )
+        return chain
+
     def _translated(self, error: Exception) -> S3flowError:
         from botocore.exceptions import ConnectionError as Unreachable
         from botocore.exceptions import HTTPClientError
 
         where = f"endpoints.{self._settings.name}"
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            return CredentialsMissing(self._missing(f"{error.strerror}: {error.filename}"))
         if isinstance(error, (HTTPClientError, Unreachable, OSError)):
             return ConnectionLost(
                 f"{where}: the service that gives credentials cannot be reached "
@@ -142,7 +164,12 @@ class Keyring:
 
     def _missing(self, why: str) -> str:
         settings = self._settings
-        if settings.role_arn:
+        if settings.web_identity_token_file:
+            remedy = (
+                f"web_identity_token_file {settings.web_identity_token_file}, role_arn "
+                f"{settings.role_arn} and whom that role trusts"
+            )
+        elif settings.role_arn:
             remedy = f"role_arn {settings.role_arn} and the keys that may assume it"
         elif settings.profile:
             remedy = f"profile {settings.profile!r} in the AWS configuration files"
