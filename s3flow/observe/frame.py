@@ -13,6 +13,7 @@ from s3flow.observe.progress import FlowSnapshot, together
 from s3flow.observe.text import duration, percent, shown, size
 from s3flow.observe.wording import STYLES, counted, due, eta, skips
 
+_MOVE = (State.TRANSFERRING, State.DISCOVERED)  # who tells what is under way
 _THAW = (State.RESTORING, State.RESTORE_REQUESTED)  # who tells when restores are due
 _BAR = (10, 48)  # columns, least and most
 _WIDEST = 110  # columns of a line with a bar: eyes lose their way on longer ones
@@ -254,10 +255,13 @@ def _states(one: FlowSnapshot, paper: Paper) -> Iterator[Text]:
         return
     names = max(len(_name(state)) for state, _, _ in rows)
     wide = max(7, *(len(objects) for _, objects, _ in rows))
-    thaw = next((state for state in _THAW if state in one.states), None)
+    noted = {
+        next((state for state in states if one.states.get(state)), None): words
+        for states, words in ((_MOVE, _moving(one)), (_THAW, one.thawing and due(one.thawing)))
+    }
     for state, objects, volume in rows:
         line = f"  {_name(state):<{names}}  {objects:>{wide}}  {volume:>9}"
-        words = _words_on(one, state, told_thaw=state is thaw)
+        words = noted.get(state) or _words_on(one, state)
         if words and paper.width - len(line) >= 12:
             yield Text.assemble((line, STYLES[state]), (f"  {words}", "dim"))
         else:
@@ -268,15 +272,16 @@ def _name(state: State) -> str:
     return state.value.replace("_", " ")
 
 
-def _words_on(one: FlowSnapshot, state: State, *, told_thaw: bool) -> str:
-    if state is State.DISCOVERED and one.moving and one.moving.objects:
-        moving = one.moving
-        arrived = f"{size(moving.arrived)} of " if moving.arrived else ""
-        return (
-            f"{moving.objects:,} moving, {arrived}{size(moving.bytes)}{' arrived' * bool(arrived)}"
-        )
-    if told_thaw and one.thawing:
-        return due(one.thawing)
+def _moving(one: FlowSnapshot) -> str:
+    moving = one.moving
+    if not moving or not moving.objects:
+        return ""
+    if moving.arrived * 100 < moving.bytes:  # small ones arrive and end at once
+        return f"{moving.objects:,} moving, {size(moving.bytes)}"
+    return f"{moving.objects:,} moving, {size(moving.arrived)} of {size(moving.bytes)} arrived"
+
+
+def _words_on(one: FlowSnapshot, state: State) -> str:
     if state is State.FAILED:
         return counted(one.failures)
     if state is State.SKIPPED:
