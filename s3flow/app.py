@@ -188,7 +188,8 @@ class Work:
         garbage.collect_seldom()
         garbage.spare_what_is_there()
         async with AsyncExitStack() as stack:
-            state = await open_state(self.settings.daemon.state_address, patience=FOREVER)
+            kept = self.settings.daemon
+            state = await open_state(kept.state_address, patience=FOREVER, audited=kept.audit)
             stack.push_async_callback(state.close)
             wirings = await stack.enter_async_context(wired(self.settings, self.flows))
             await upkeep.recognise(state, wirings)
@@ -211,6 +212,7 @@ class Work:
                 crew=crew,
             )
             side = [*show, *listen, *keep, board.run(), _supervised(board), watch_for_blocks(tell)]
+            side.append(self._end_patience(state))
             if reporter is None:
                 await self._turn(daemon, board, side)
                 return self._ending(daemon, board.last), board.last
@@ -240,6 +242,14 @@ class Work:
             await asyncio.wait({sweeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
             for task in (sweeping, stopped, *side):
                 task.cancel()
+
+    async def _end_patience(self, state: SqlState) -> None:
+        """Let a stop end although the state's server is away: after what is in flight had its time."""
+        await self.stop.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.daemon.drain_timeout + 0.5):
+                await self.abandon.wait()
+        state.hurry()
 
     @property
     def _command(self) -> str:
@@ -339,7 +349,10 @@ class Work:
         return [watch_loop(metrics.loop_lag)], [metrics]
 
     def _ending(self, daemon: Daemon, snapshots: Sequence[FlowSnapshot]) -> Ending:
-        unfinished = any(one.scan.unfinished for one in snapshots if one.scan)
+        # Where the state was away to the end, what is known of it is old.
+        unfinished = bool(daemon.state.trouble) or any(
+            one.scan.unfinished for one in snapshots if one.scan
+        )
         pending = any(one.objects.pending for one in snapshots)
         if self.stop.is_set() and (self.once or self.scan_only):
             if unfinished or (pending and not self.scan_only):

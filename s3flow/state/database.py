@@ -101,6 +101,9 @@ class SqliteDatabase:
         """Descriptors that other processes inherit so that the lock outlives this one with them."""
         return () if self._lock is None else (self._lock.fileno(),)
 
+    def hurry(self) -> None:
+        """Nothing is waited for here."""
+
     async def close(self) -> None:
         """Close the connection, and give up the lock; the last one to go folds the WAL into the file."""
         try:

@@ -49,6 +49,10 @@ class Database(Protocol):
         """Run *work* in one transaction, then *after*, only if that is durable."""
         ...
 
+    def hurry(self) -> None:
+        """Wait for nothing any more: what cannot be had at once is an error."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -47,6 +47,10 @@ class SqlState(Queries):
         """What of the database is waited for, in words; "" when it is well."""
         return self._database.trouble
 
+    def hurry(self) -> None:
+        """Wait for the database no longer: what cannot be had at once is an error."""
+        self._database.hurry()
+
     # --- flows and scans ----------------------------------------------------------------------
 
     async def open_flow(self, flow: Flow) -> None:

@@ -79,7 +79,8 @@ class MySqlDatabase:
         self._session: Session | None = None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = asyncio.Event()
+        self._closed = False
+        self._hurried = asyncio.Event()
         self._fatal: StateError | None = None
         self._epoch = 0
         self._serial = 0
@@ -118,8 +119,13 @@ class MySqlDatabase:
         """Run *work* outside a transaction: each statement sees what is committed. Then *after*."""
 
         async def attempt() -> T:
-            session = await self._connected()
-            result = await session.run(work())
+            steps = work()
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                result: T = end.value  # it asks for nothing but its turn
+            else:
+                result = await (await self._connected()).run(steps, step)
             if after is not None:
                 after(result)
             return result
@@ -140,9 +146,14 @@ class MySqlDatabase:
 
         return await self._in_turn(attempt)
 
+    def hurry(self) -> None:
+        """Wait for the server no longer: from now on its being away is an error at once."""
+        self._hurried.set()
+
     async def close(self) -> None:
         """Close the connection, and with it give up the lock; what waits for the server ends."""
-        self._closing.set()
+        self._closed = True
+        self.hurry()
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._session is not None:
@@ -152,7 +163,7 @@ class MySqlDatabase:
     # --- one after the other, again and again -------------------------------------------------
 
     async def _in_turn(self, attempt: Callable[[], Coroutine[object, object, T]]) -> T:
-        if self._closing.is_set():
+        if self._closed:
             raise StateError(f"state {self._address} is closed")
         task = asyncio.create_task(self._persist(attempt))
         self._tasks.add(task)
@@ -175,7 +186,7 @@ class MySqlDatabase:
                     if cure(error) is Cure.NONE and self._session is not None:
                         raise problem from error  # while it connects, a refusal may pass as well
                     pause = PAUSES[min(tries, len(PAUSES) - 1)]
-                    if time.monotonic() + pause > until or self._closing.is_set():
+                    if time.monotonic() + pause > until or self._hurried.is_set():
                         raise problem from error
                     tries += 1
                     await self._pause(pause, problem, worrying=tries > 2)
@@ -192,12 +203,12 @@ class MySqlDatabase:
             self.trouble = str(problem)
             _log.warning("the state cannot be used, everything waits: %s", problem)
         if seconds:
-            waiting = asyncio.create_task(self._closing.wait())
+            waiting = asyncio.create_task(self._hurried.wait())
             await asyncio.wait({waiting}, timeout=seconds)
             waiting.cancel()
 
     def _well(self) -> None:
-        if self.trouble:
+        if self.trouble and self._session is not None:
             self.trouble = ""
             _log.warning("the state can be used again: %s", self._address)
 

@@ -25,7 +25,10 @@ def _update(columns: str, fixed: str = "") -> str:
 
 
 _NAME = "CONVERT(b.name USING utf8mb4)"
-_UNTOUCHED = "o.message = '', o.method = '', o.proof = '', o.target_etag = '', o.attempts = 0, o.retry_at = 0, o.due_at = 0"
+_UNTOUCHED = (
+    "o.message = '', o.method = '', o.proof = '', o.target_etag = '', o.attempts = 0,"
+    " o.retry_at = 0, o.due_at = 0"
+)
 _FORGOTTEN = (
     "o.dropped = '', o.upload_id = NULL, o.part_size = NULL, o.generation = o.generation + 1"
 )
@@ -36,7 +39,8 @@ STATEMENTS = {
         "UPDATE {union} AS v STRAIGHT_JOIN objects AS o ON o.id = v.c0 SET o.state = v.c1,"
         " o.reason = v.c2, o.message = v.c3, o.method = v.c4, o.proof = v.c5, o.target_etag = v.c6,"
         " o.dropped = v.c7, o.attempts = v.c8, o.retry_at = v.c9, o.upload_id = v.c10,"
-        " o.part_size = v.c11, o.updated_at = v.c12, o.version_id = COALESCE(v.c13, o.version_id), o.due_at = v.c14"
+        " o.part_size = v.c11, o.updated_at = v.c12, o.version_id = COALESCE(v.c13, o.version_id),"
+        " o.due_at = v.c14"
     ),
     sql.NEW_VERSION: _update(
         "size, etag, modified, storage_class, state, reason, message, method, proof, target_etag,"

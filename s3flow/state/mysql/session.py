@@ -60,13 +60,12 @@ class Session:
         """Whether nothing is known to be wrong with it."""
         return not self._connection.closed
 
-    async def run(self, steps: Steps[T]) -> T:
-        """Run *steps* to their end and give what they return."""
-        answer: Any = None
+    async def run(self, steps: Steps[T], step: Step | None = None) -> T:
+        """Run *steps*, of which *step* was taken already, to their end; give what they return."""
         try:
+            step = step or next(steps)
             while True:
-                step = steps.send(answer)
-                answer = await self._steps[type(step)](self, step)
+                step = steps.send(await self._steps[type(step)](self, step))
         except StopIteration as end:
             result: T = end.value
             return result
