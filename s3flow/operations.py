@@ -51,7 +51,7 @@ async def retry_failed(
     settings: Settings, flows: Sequence[Flow], reason: str | None
 ) -> dict[str, int]:
     """Send failed objects (of one reason) back to work; says how many of each flow."""
-    state = await open_state(settings.daemon.state_address)
+    state = await open_state(settings.daemon.state_address, audited=settings.daemon.audit)
     try:
         return {flow.name: await state.retry(flow.name, reason) for flow in flows}
     finally:
@@ -60,7 +60,7 @@ async def retry_failed(
 
 async def forget_flow(settings: Settings, name: str) -> None:
     """Drop all that is known of a flow. Raises `ConfigError` if the state has never heard of it."""
-    state = await open_state(settings.daemon.state_address)
+    state = await open_state(settings.daemon.state_address, audited=settings.daemon.audit)
     try:
         if not await state.forget(name):
             known = ", ".join(await state.flow_names()) or "none"

@@ -135,6 +135,7 @@ class DaemonSettings(_Table):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_interval: Positive = 10.0
+    audit: bool = True  # keep a chained row of each fact, for good
     reports: str = "logs"  # a folder, from the configuration's; "": none
 
     @property

@@ -230,11 +230,11 @@ async def _copy_whole(route: Route, transfer: Transfer, way: CopyBy) -> Copied:
     route.emit(BytesMoved(flow.name, size))
     if way is CopyBy.SOURCE:
         await verify.readable(route, transfer, stored)
-    etag = transfer.etag
+    etag, version_id = transfer.etag, stored.source_version_id
     if stored.etag == etag and (plan.is_md5(etag) or plan.parts_in(etag)):
-        return Copied(Method.SERVER_COPY, Proof.ETAG, stored, ())
+        return Copied(Method.SERVER_COPY, Proof.ETAG, stored, (), version_id)
     proof, stored = await verify.by_looking(route, transfer, stored)
-    return Copied(Method.SERVER_COPY, proof, stored, ())
+    return Copied(Method.SERVER_COPY, proof, stored, (), version_id)
 
 
 def _original(route: Route, transfer: Transfer) -> Original:

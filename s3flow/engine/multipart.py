@@ -207,7 +207,7 @@ async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -
             forget(route, upload.transfer)
             raise
     proof = await _multipart_proof(upload, stored)
-    return Copied(way.method, proof, stored, dropped)
+    return Copied(way.method, proof, stored, dropped, info.version_id)
 
 
 def _hashes_md5(route: Route, info: ObjectInfo, layout: plan.Layout) -> bool:

@@ -105,6 +105,7 @@ class Copied:
     proof: Proof
     stored: Stored
     dropped: tuple[str, ...]
+    version_id: str | None  # the source's
 
 
 def wrong_size(transfer: Transfer, size: int) -> BadAnswer:

@@ -49,4 +49,4 @@ async def _put(route: Route, transfer: Transfer) -> Copied:
             body.close()
     route.emit(BytesMoved(route.flow.name, transfer.size))
     proof = await verify.confirm(route, transfer, info, stored, hashing.digests())
-    return Copied(Method.PUT, proof, stored, dropped)
+    return Copied(Method.PUT, proof, stored, dropped, info.version_id)

@@ -133,6 +133,7 @@ class Worker:
             target_etag=copied.stored.etag,
             attempts=transfer.attempts + 1,
             dropped=copied.dropped,
+            version_id=copied.version_id or "",
         )
         if copied.stored.settle is None:
             return Entry(change)

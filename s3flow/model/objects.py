@@ -107,6 +107,14 @@ class Original(NamedTuple):
     opening: Sealed = NOT_SEALED
 
 
+class Doomed(NamedTuple):
+    """An object version that is to be deleted, and no other: by its *version_id*, else its ETag."""
+
+    key: bytes
+    etag: str
+    version_id: str = ""
+
+
 class Upload(NamedTuple):
     """An unfinished multipart upload that a target holds."""
 
@@ -128,6 +136,7 @@ class Stored:
     version_id: str | None = None
     encryption: str = ""  # as in ObjectInfo: with a key, the ETag says nothing of the bytes
     settle: object | None = None
+    source_version_id: str | None = None  # of what a store copied by itself
 
 
 class Attributes(NamedTuple):

@@ -22,6 +22,7 @@ async def open_state(
     clock: Clock = time.time,
     read_only: bool = False,
     patience: float = BRIEF,
+    audited: bool = True,
 ) -> SqlState:
     """Open the state, creating it if need be; *read_only* works beside a running daemon.
 
@@ -31,8 +32,10 @@ async def open_state(
     if not isinstance(address, MySqlAddress):
         from s3flow.state.sqlite import open_sqlite
 
-        return await open_sqlite(address.path, clock=clock, read_only=read_only)
-    opening = asyncio.create_task(_open_mysql(address, clock, patience, read_only=read_only))
+        return await open_sqlite(address.path, clock=clock, read_only=read_only, audited=audited)
+    opening = asyncio.create_task(
+        _open_mysql(address, clock, patience, read_only=read_only, audited=audited)
+    )
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -43,7 +46,7 @@ async def open_state(
 
 
 async def _open_mysql(
-    address: MySqlAddress, clock: Clock, patience: float, *, read_only: bool
+    address: MySqlAddress, clock: Clock, patience: float, *, read_only: bool, audited: bool
 ) -> SqlState:
     try:
         from s3flow.state.mysql.database import MySqlDatabase
@@ -52,7 +55,7 @@ async def _open_mysql(
             f"state {address} needs the driver: pip install 's3flow[mysql]'"
         ) from error
     database = await MySqlDatabase.open(address, read_only=read_only, patience=patience)
-    state = SqlState(database, clock)
+    state = SqlState(database, clock, audited=audited)
     try:
         await state.prepare()
     except BaseException:

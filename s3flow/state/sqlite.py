@@ -14,12 +14,14 @@ from s3flow.state.lock import StateLock, refuse_network
 from s3flow.state.store import SqlState
 
 
-async def open_sqlite(path: Path, *, clock: Clock = time.time, read_only: bool = False) -> SqlState:
+async def open_sqlite(
+    path: Path, *, clock: Clock = time.time, read_only: bool = False, audited: bool = True
+) -> SqlState:
     """Open the state at *path*, creating it if need be; *read_only* works beside a running daemon.
 
     Raises `StateLocked` when another process has it, `StateError` when it cannot be used.
     """
-    opening = asyncio.create_task(_open(path, clock, read_only))
+    opening = asyncio.create_task(_open(path, clock, read_only, audited))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -29,7 +31,7 @@ async def open_sqlite(path: Path, *, clock: Clock = time.time, read_only: bool =
         raise
 
 
-async def _open(path: Path, clock: Clock, read_only: bool) -> SqlState:
+async def _open(path: Path, clock: Clock, read_only: bool, audited: bool) -> SqlState:
     path = await asyncio.to_thread(_check_place, path, read_only)
     lock = None if read_only else await asyncio.to_thread(StateLock, path)
     try:
@@ -38,7 +40,7 @@ async def _open(path: Path, clock: Clock, read_only: bool) -> SqlState:
         if lock is not None:
             lock.release()
         raise
-    state = SqlState(database, clock)
+    state = SqlState(database, clock, audited=audited)
     try:
         await state.prepare()
     except BaseException:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Stage
 from tests.e2e.program import Program
+from tests.e2e.test_copies import open_source
 
 ODD = ["caf\u00e9", "cafe\u0301", "a ", "a", "A", '"quoted", and\nlines', "k" * 1000]
 
@@ -130,6 +131,34 @@ def test_what_cannot_be_checked_is_said(done: Program) -> None:
     assert "not SEQ:HASH" in wrong.err
     missing = done.run("audit", "verify", "--file", "nowhere", code=2)
     assert "cannot read nowhere" in missing.err
+
+
+@pytest.mark.parametrize("method", ["stream-only", "server-first"])
+def test_the_version_that_was_copied_is_named(stage: Stage, method: str) -> None:
+    status = {"Status": "Enabled"}
+    stage.ours.put_bucket_versioning(Bucket=stage.source, VersioningConfiguration=status)
+    stage.put("a")
+    version = stage.ours.head_object(Bucket=stage.source, Key="a")["VersionId"]
+    if method == "server-first":
+        open_source(stage)
+    program = stage.program({"name": "documents", "method": method})
+    program.run("sync")
+    (row,) = lines(program.run("audit", "export").out)
+    assert row["method"] == ("put" if method == "stream-only" else "server_copy")
+    assert row["version_id"] == version
+    _, one, _ = lines(program.run("report", "--certificate").out)
+    assert one["version"] == version
+
+
+def test_the_trail_can_be_left_out(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({"name": "documents"}, audit=False)
+    program.run("sync")
+    answer = program.run("audit", "verify")
+    assert (answer.out, answer.err) == ("", "there is no audit trail\n")
+    program.run("report", "--certificate")
+    program.run("forget", "documents")
+    assert program.run("audit", "export").out == ""
 
 
 # --- the certificate -------------------------------------------------------------------------

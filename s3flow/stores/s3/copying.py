@@ -62,6 +62,7 @@ class Copies:
             _checksums(said) if b"<Checksum" in said else {},
             response.headers.get("x-amz-version-id"),
             encryption_of(response.headers),
+            source_version_id=response.headers.get("x-amz-copy-source-version-id"),
         )
 
     async def upload_part_copy(
