@@ -10,6 +10,7 @@ from s3flow.model import Outcome
 from s3flow.observe.account import Account, Figures, FlowAccount, ObjectAccount, ShareAccount
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.text import duration, shown, size
+from s3flow.policies import CopyBy
 
 WIDTH = 80  # columns
 _LABEL = 16  # columns of a line's first word
@@ -58,9 +59,12 @@ def report_lines(account: Account) -> list[str]:
     flows = account["flows"]
     lines = list(_head(account))
     if len(flows) == 1:
-        lines += ["", *_flow_head(flows[0]), "", *_figures(flows[0]), *_flow_tail(flows[0])]
+        (one,) = flows
+        lines += ["", *_flow_head(one), "", *_figures(one), *_named(one), *_flow_tail(one)]
     else:
-        lines += ["", *_figures(account["total"])]
+        total = account["total"]
+        lines += ["", *_figures({**total, "streamed": {**total["streamed"], "why": []}})]
+        lines += _named(total)
         for one in flows:
             lines += ["", "-" * WIDTH, *_flow_head(one)]
             lines += ["", headline(one), "", *_figures(one), *_flow_tail(one)]
@@ -103,18 +107,26 @@ def _flow_head(one: FlowAccount) -> Iterator[str]:
     yield from _item("Flow", one["name"])
     yield from _item("From", one["source"])
     yield from _item("To", one["target"])
+    for route in one["routes"]:
+        way = route["way"]
+        # Why objects are streamed is told with their number.
+        how = way if way == CopyBy.STREAMED else f"inside the store, by the {way}"
+        yield from _item("Route", f"{route['what']} of {route['bucket']}: {how}")
 
 
 def _flow_tail(one: FlowAccount) -> Iterator[str]:
-    for route in one["routes"]:
-        why = f", because {route['reason']}" if route["reason"] else ""
-        yield from _item("Route", f"{route['what']} of {route['bucket']}: {route['way']}{why}")
-    if one["unlisted_buckets"] or one["warnings"]:
+    streamed = [route["reason"] for route in one["routes"] if route["way"] == CopyBy.STREAMED]
+    warnings = {
+        message: times
+        for message, times in one["warnings"].items()
+        if not any(reason and reason in message for reason in streamed)
+    }
+    if one["unlisted_buckets"] or warnings:
         yield ""
         yield f"{_INDENT}Attention"
         for bucket, why in one["unlisted_buckets"].items():
             yield from _wrapped(f"{bucket} could not be listed: {why}")
-        for message, times in one["warnings"].items():
+        for message, times in warnings.items():
             yield from _wrapped(message if times == 1 else f"{message} ({times:,} times)")
         if one["warnings_left_out"]:
             yield from _wrapped(f"… and {one['warnings_left_out']:,} more: see the log")
@@ -160,6 +172,9 @@ def _figures(of: Figures) -> Iterator[str]:
     if of["failure_reasons"]:
         yield from _item("Failed why", _listing(of["failure_reasons"]))
         yield from _failures(of)
+
+
+def _named(of: Figures) -> Iterator[str]:
     yield from _objects("Slowest", of["slowest"])
     yield from _objects("Largest", of["largest"])
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
+from s3flow.errors import StateError
 from s3flow.events import Emit, Event, Warned
 from s3flow.model import Flow
 from s3flow.observe.account import End, account
@@ -61,7 +63,8 @@ class Reporter:
             await asyncio.shield(self._writing)  # a stop waits for it in `close`
 
     async def _scan_done(self, tally: FlowTally, tell: Emit) -> None:
-        await self._board.refresh()
+        with contextlib.suppress(StateError):  # the recorder tells of that; a second ago will do
+            await self._board.refresh()
         path = await self._written(_RUNNING, [tally], tell)
         if path is None:
             return

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import MIB, Stage
-from tests.e2e.content import put_large
+from tests.e2e.content import empty, put_large
 from tests.e2e.program import Program, Running
+from tests.servers import make_bucket
 
 STAMPED = re.compile(r"transfer_summary_\d{8}T\d{6}Z(-\d+)?\.(log|json)")
 
@@ -157,6 +158,54 @@ def written(program: Program) -> list[dict[str, Any]]:
 def flow_of(report: dict[str, Any], name: str) -> dict[str, Any]:
     """Give what a report says of a flow, zeros where it says nothing."""
     return next((one for one in report["flows"] if one["name"] == name), {"bytes": 0})
+
+
+def test_a_report_says_what_went_inside_the_store_and_why_the_rest_did_not(
+    ministack_stage: Stage,
+) -> None:
+    stage = ministack_stage
+    for number in range(5):
+        stage.put(f"{number}", b"x" * number)
+    inside = make_bucket(stage.server, 0)
+    stage.stack.callback(empty, stage.ours, inside)
+    program = stage.program(
+        {"name": "allowed", "method": "server-first", "target": f"ours:{inside}/"},
+        {"name": "denied", "method": "server-first"},
+    )
+    program.run("sync")
+    (report,) = reports(program)
+    allowed, denied = report["flows"]
+    assert allowed["methods"] == {"server_copy": {"objects": 5, "bytes": 10, "share": 1.0}}
+    assert allowed["streamed"] == {"objects": 0, "bytes": 0, "share": 0.0, "why": []}
+    assert [route["way"] for route in allowed["routes"]] == ["target's credentials"]
+    assert denied["methods"] == {"put": {"objects": 5, "bytes": 10, "share": 1.0}}
+    assert denied["failed"] == 0
+    (why,) = denied["streamed"]["why"]
+    assert "AccessDenied" in why
+    total = report["total"]
+    assert {name: one["share"] for name, one in total["methods"].items()} == {
+        "put": 0.5,
+        "server_copy": 0.5,
+    }
+    assert total["streamed"]["why"] == [why]
+    text = next((program.folder / "logs").glob("*.log")).read_text()
+    assert text.count(stage.target) == 1 + why.count(stage.target)  # where it goes, and why once
+    assert "inside the store, by the target's credentials" in " ".join(text.split())
+
+
+def test_worker_processes_are_counted_as_one(stage: Stage) -> None:
+    sizes = list(range(1, 200))
+    for number in sizes:
+        stage.put(f"{number}", b"x" * number)
+    program = stage.program({}, workers=2)
+    program.run("sync")
+    (report,) = reports(program)
+    (flow,) = report["flows"]
+    assert flow["transferred"] == len(sizes)
+    assert flow["bytes"] == sum(sizes)
+    assert [one["size"] for one in flow["largest"]] == sizes[:-11:-1]
+    assert flow["seconds"]["p50"] <= flow["seconds"]["max"]
+    assert flow["slowest"][0]["seconds"] == flow["seconds"]["max"]
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(stage: Stage) -> None:

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from s3flow import events
+from s3flow.errors import StateError
 from s3flow.model import State
 from s3flow.observe.account import End
 from s3flow.observe.board import Board
@@ -27,12 +28,17 @@ class StillBoard:
 
     last: Sequence[FlowSnapshot] = ()
 
+    def __init__(self, *, lost: bool = False) -> None:
+        self.lost = lost
+
     async def refresh(self) -> None:
         """Stay as it is."""
+        if self.lost:
+            raise StateError("the database went away")
 
 
-def reporter(folder: Path, *, each_scan: bool = False) -> Reporter:
-    board = cast(Board, StillBoard())
+def reporter(folder: Path, *, each_scan: bool = False, lost: bool = False) -> Reporter:
+    board = cast(Board, StillBoard(lost=lost))
     return Reporter(folder, [DOCS, FILM], board, {}, each_scan=each_scan)
 
 
@@ -88,6 +94,18 @@ async def test_a_scan_that_is_worked_off_is_reported_at_once(tmp_path: Path) -> 
     assert await counting.close(End("run", "stopped", 0), ignore) is None
     named = {flow["name"] for path in reports_in(tmp_path) for flow in read_report(path)["flows"]}
     assert named == {"docs", "film"}
+
+
+async def test_a_state_that_is_away_keeps_no_report_back(tmp_path: Path) -> None:
+    counting = reporter(tmp_path, each_scan=True, lost=True)
+    running = asyncio.create_task(counting.run(ignore))
+    work(counting)
+    counting(events.FlowDrained("docs"))
+    while not reports_in(tmp_path):
+        await asyncio.sleep(0.01)
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_what_waits_to_be_written_at_a_stop_is_written(tmp_path: Path) -> None:
