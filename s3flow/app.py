@@ -26,6 +26,7 @@ from s3flow.model import Flow
 from s3flow.observe import logs, systemd
 from s3flow.observe.account import End, why_streamed
 from s3flow.observe.board import Board
+from s3flow.observe.flight import Flight
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
@@ -199,7 +200,8 @@ class Work:
             listen, count = await self._listen(stack, board)
             reporter = self._reporter(board, wirings)
             reports = [] if reporter is None else [reporter]
-            tell = fan_out(logs.LogEvents(debug=self._debug), *told, *count, *reports)
+            flight = [board.flight] if board.flight else []
+            tell = fan_out(logs.LogEvents(debug=self._debug), *told, *count, *flight, *reports)
             limits, crew, keep = self._crew(state, wirings, tell)
             daemon = Daemon(
                 state=state,
@@ -308,14 +310,13 @@ class Work:
             from rich.console import Console
 
             from s3flow.observe.display import LiveDisplay
-            from s3flow.observe.flight import Flight
 
             if not (console := Console()).is_dumb_terminal:
                 board.flight = Flight()
                 display = stack.enter_context(
                     LiveDisplay(console, lambda: board.last, lambda: self._alarms(board))
                 )
-                return [display.run()], [display, board.flight]
+                return [display.run()], [display]
         line = logs.ProgressLine()
         interval = self.settings.daemon.log_interval
         return [line.run(lambda: board.last, interval)], []
@@ -337,6 +338,7 @@ class Work:
         from s3flow.observe.metrics import Metrics, watch_loop
         from s3flow.web.server import serve
 
+        board.flight = Flight()
         metrics = Metrics(lambda: board.last)
         listener = serve(
             listen,

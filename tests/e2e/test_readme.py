@@ -11,6 +11,8 @@ import typer.main
 
 from s3flow.cli import app
 from s3flow.config import load
+from s3flow.model import Flow, Place, Verdict
+from s3flow.observe.progress import Moving, Thawing, as_json, snapshot
 from s3flow.process import Ending
 from tests.e2e.conftest import Stage
 
@@ -74,7 +76,19 @@ def test_status_has_the_shape_that_is_shown(stage: Stage) -> None:
         *flow["objects"],
         *flow["scan"],
         *flow["eta_seconds"],
+        *flow["states"]["verified"],
+        *Moving._fields,
+        *Thawing._fields,
+        *told_of_a_route(),
     }
+
+
+def told_of_a_route() -> set[str]:
+    """Give what the JSON of a flow whose objects go a known way says of that."""
+    flow = Flow(name="one", source=Place("src", "b", b""), target=Place("nas", "", b""))
+    route = Verdict("one", "b", "objects", "target", "", 0.0, 0.0)
+    [told] = as_json([snapshot(flow, [], [], {}, None, 0.0, routes=[route])])["flows"]
+    return set(told["routes"][0])
 
 
 def test_settings_in_the_table_exist() -> None:
