@@ -20,6 +20,21 @@ class Mode(StrEnum):
     MOVE = "move"
 
 
+class DeletePolicy(StrEnum):
+    """What a move does in a versioned bucket: puts a MARKER over the object, or removes its VERSION."""
+
+    MARKER = "marker"
+    VERSION = "version"
+
+
+class Guard(StrEnum):
+    """How a store keeps a delete from hitting another version: EACH of many, ONE at a time, NOT at all."""
+
+    EACH = "each"
+    ONE = "one"
+    NOT = "not"
+
+
 class TagPolicy(StrEnum):
     """What happens to tags: REQUIRE fails an object whose tags cannot be read, DROP never reads them."""
 
@@ -42,3 +57,18 @@ class CopyBy(StrEnum):
     TARGET = "target's credentials"
     SOURCE = "source's credentials"
     STREAMED = "streamed"
+
+
+class RestorePolicy(StrEnum):
+    """What happens to an archived object: AUTO has it restored, NEVER lets it fail."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
+
+class RestoreTier(StrEnum):
+    """How fast, and for how much money, archived objects are restored; the names are S3's."""
+
+    STANDARD = "Standard"
+    BULK = "Bulk"
+    EXPEDITED = "Expedited"

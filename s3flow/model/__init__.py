@@ -8,17 +8,21 @@ from s3flow.model.flows import (
     Place,
 )
 from s3flow.model.objects import (
+    ARCHIVES,
     GIB,
     MIB,
     NOT_SEALED,
     Attributes,
     Bucket,
+    Doomed,
     Limits,
     Listed,
     ObjectInfo,
     Original,
     Page,
     Part,
+    RestoreAnswer,
+    Restored,
     Sealed,
     Span,
     Stored,
@@ -44,6 +48,7 @@ from s3flow.model.work import (
 )
 
 __all__ = [
+    "ARCHIVES",
     "GIB",
     "MIB",
     "NOT_SEALED",
@@ -52,6 +57,7 @@ __all__ = [
     "Bucket",
     "Change",
     "Discovered",
+    "Doomed",
     "Filters",
     "Flow",
     "KeyRange",
@@ -66,6 +72,8 @@ __all__ = [
     "Part",
     "Place",
     "Proof",
+    "RestoreAnswer",
+    "Restored",
     "Row",
     "Sample",
     "Scan",

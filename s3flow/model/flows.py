@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s3flow.model.objects import MIB
-from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
+from s3flow.policies import (
+    DeletePolicy,
+    MethodPolicy,
+    Mode,
+    Overwrite,
+    RestorePolicy,
+    RestoreTier,
+    TagPolicy,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,13 @@ class Flow:
     filters: Filters = Filters()
     overwrite: Overwrite = Overwrite.CHANGED
     mode: Mode = Mode.COPY
+    delete: DeletePolicy = DeletePolicy.MARKER
+    delete_after: float = 0.0  # seconds from the proof to the delete
+    unguarded_delete: bool = (
+        False  # where the store knows no conditional deletes: look, then delete
+    )
+    max_corrupted: float = 0.05  # share of failed proofs from which on nothing is deleted
+    max_missing: float = 0.5  # share that a listing lacks of the last one, likewise
     every: float | None = None
     tags: TagPolicy = TagPolicy.REQUIRE
     method: MethodPolicy = MethodPolicy.SERVER_FIRST
@@ -64,3 +79,12 @@ class Flow:
     concurrency: int = 0
     max_bytes_per_s: int = 0
     max_requests_per_s: int = 0
+    restore: RestorePolicy = RestorePolicy.AUTO
+    restore_tier: RestoreTier = RestoreTier.STANDARD
+    restore_days: int = 7  # for which the readable copy stays
+    restore_fallback: bool = True  # to Standard, where Expedited cannot be had
+    max_restores: int = 100  # asked for and not yet readable
+    restore_poll: float = 0.0  # seconds until the first look at a restore; 0: as the tier takes
+    restore_objects_per_day: int = 0
+    restore_bytes_per_day: int = 0
+    restore_queue: str = ""  # URL of an SQS queue that tells of completed restores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 MIB = 1024 * 1024
@@ -47,6 +48,25 @@ class Bucket(NamedTuple):
     name: str
 
 
+# Cannot be read before they are restored. What Intelligent-Tiering has archived, no listing shows.
+ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
+
+class Restored(NamedTuple):
+    """What HEAD says of an archived object's restore (x-amz-restore)."""
+
+    ongoing: bool
+    expiry: int = 0  # milliseconds since the epoch: when the copy goes; 0: not said
+
+
+class RestoreAnswer(StrEnum):
+    """What a store says to `restore_object`: all of it means that the object will be readable."""
+
+    ACCEPTED = "accepted"  # 202
+    IN_PROGRESS = "in progress"  # 409: somebody has asked before
+    RESTORED = "restored"  # 200: a readable copy is there, or it never was archived
+
+
 @dataclass(slots=True)
 class ObjectInfo:
     """What GET and HEAD say of an object.
@@ -69,6 +89,15 @@ class ObjectInfo:
     encryption: str = ""  # "", "AES256", "aws:kms", "aws:kms:dsse", "customer"
     parts_count: int | None = None
     missing_metadata: int = 0  # x-amz-missing-meta: metadata that HTTP could not carry
+    restored: Restored | None = None  # as the next one, said by HEAD alone
+    archive_status: str = ""  # of Intelligent-Tiering: "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"
+
+    @property
+    def is_frozen(self) -> bool:
+        """Say whether it cannot be read now, by what HEAD says; a listing's class is no word on it."""
+        if not self.archive_status and self.storage_class not in ARCHIVES:
+            return False
+        return self.restored is None or self.restored.ongoing
 
 
 class Part(NamedTuple):

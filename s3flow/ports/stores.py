@@ -8,17 +8,20 @@ from typing import Protocol
 from s3flow.model import (
     Attributes,
     Bucket,
+    Doomed,
     Limits,
     Listed,
     ObjectInfo,
     Original,
     Page,
     Part,
+    RestoreAnswer,
     Sealed,
     Span,
     Stored,
     Upload,
 )
+from s3flow.policies import Guard
 
 
 class Body(Protocol):
@@ -94,10 +97,38 @@ class Source(Protocol):
 
     async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]: ...
 
+    async def restore_object(
+        self, bucket: str, key: bytes, *, version_id: str | None, days: int | None, tier: str
+    ) -> RestoreAnswer:
+        """Ask for a readable copy of an archived object, for *days*.
+
+        None is for Intelligent-Tiering, where the object itself comes back. Raises
+        `ExpeditedUnavailable`, `SourceGone`.
+        """
+        ...
+
     async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
         """Delete the version that has *etag* (If-Match). False when it was gone already.
 
         Raises `SourceChanged` (412) and never deletes another version.
+        """
+        ...
+
+    async def delete_objects(
+        self, bucket: str, doomed: Sequence[Doomed], guard: Guard
+    ) -> list[Exception | None]:
+        """Delete up to 1,000 versions; one answer for each, None for what is done.
+
+        An answer is `SourceGone` for what was gone already, `SourceChanged` where another version
+        is there, which stays; of any but a `Permanent` one, what became of it is unknown. With
+        `Guard.NOT` the store is not asked to compare: it is looked just before each.
+        """
+        ...
+
+    async def guard_of(self, bucket: str, prefix: bytes) -> Guard:
+        """Find out, by a probe object below *prefix*, whether the store compares before it deletes.
+
+        Raises `AccessDenied` where none may be written.
         """
         ...
 

@@ -35,6 +35,7 @@ from s3flow.model import (
     Stored,
     Upload,
 )
+from s3flow.policies import Guard
 from s3flow.ports import Body, Clock
 from s3flow.stores.memory_object import (
     Contents,
@@ -49,13 +50,14 @@ from s3flow.stores.memory_object import (
     multipart_etag,
     read_all,
 )
+from s3flow.stores.memory_removing import MemoryRemovals
 
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - it names a source version, no secret
 MAX_KEY = 1024
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 
-class MemoryStore:
+class MemoryStore(MemoryRemovals):
     """S3's answers without a network: conditions, layouts, archive tiers, pages, multipart rules.
 
     *beside* is another one whose buckets these are too: two accounts of one service, which copies
@@ -74,6 +76,7 @@ class MemoryStore:
         limits: Limits | None = None,
         clock: Clock = time.time,
         beside: MemoryStore | None = None,
+        guard: Guard = Guard.EACH,
     ) -> None:
         self.name = name
         self.service: str = beside.service if beside else f"memory:{id(self):x}"
@@ -87,6 +90,7 @@ class MemoryStore:
         self._buckets: dict[str, Contents] = {} if beside is None else beside._buckets  # noqa: SLF001
         self._uploads: dict[str, MemoryUpload] = {}
         self._upload_count = 0
+        self._guard = guard
 
     # --- for tests: no await, no condition ----------------------------------------------------
 
@@ -177,18 +181,6 @@ class MemoryStore:
         await asyncio.sleep(0)
         found = self._found(bucket, key)
         return dict(found.tags)
-
-    async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
-        """Delete under If-Match; an empty *etag* means any version."""
-        await asyncio.sleep(0)
-        contents = self._contents(bucket)
-        found = contents.objects.get(key)
-        if found is None:
-            return False
-        self._check_etag(bucket, key, found, etag)
-        del contents.objects[key]
-        contents.keys.remove(key)
-        return True
 
     # --- Target -------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ class MemoryObject:
     encryption: str = ""
     layout: tuple[int, ...] = ()
     restored: bool = False
+    locked: bool = False  # under a legal hold
 
 
 @dataclass(slots=True)

@@ -13,16 +13,19 @@ from s3flow import errors
 from s3flow.model import (
     Attributes,
     Bucket,
+    Doomed,
     Limits,
     Listed,
     ObjectInfo,
     Original,
     Page,
     Part,
+    RestoreAnswer,
     Span,
     Stored,
     Upload,
 )
+from s3flow.policies import Guard
 from s3flow.ports import Body, Clock
 from s3flow.stores.s3.address import service_of
 from s3flow.stores.s3.answers import check_opened, upload_id_of
@@ -32,12 +35,14 @@ from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.headers import (
     encryption_of,
     full_checksums,
+    note_archive,
     object_info,
     unquote_etag,
     write_headers,
 )
 from s3flow.stores.s3.listing import Listings
 from s3flow.stores.s3.rare import Rare
+from s3flow.stores.s3.removing import Removals
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.sealing import Acls, customer_headers, opening, written
 from s3flow.stores.s3.settings import S3Settings
@@ -75,6 +80,7 @@ class S3Store:
         self._written = written(settings)
         self._acls = Acls(self._rest, settings.acl) if settings.acl else None
         self._rare = Rare(settings, self._rest, self._sealed)
+        self._removals = Removals(self._rest, self)
         self._copies = Copies(self._rest, self._written, self._sealed, self._acls)
         self._reading = {"accept-encoding": "identity", **self._sealed}
         if self._asks_checksums:
@@ -133,11 +139,19 @@ class S3Store:
             raise errors.BadAnswer(
                 f"HeadObject {self._rest.where(bucket, key)}: the answer has no Content-Length"
             )
-        return object_info(response.headers, int(announced), is_whole=part_number is None)
+        info = object_info(response.headers, int(announced), is_whole=part_number is None)
+        note_archive(info, response.headers)
+        return info
 
     async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]:
         """Give the object's tags. Raises `AccessDenied`, `SourceGone`."""
         return await self._rare.get_object_tagging(bucket, key)
+
+    async def restore_object(
+        self, bucket: str, key: bytes, *, version_id: str | None, days: int | None, tier: str
+    ) -> RestoreAnswer:
+        """Ask for a readable copy of an archived object. Raises `ExpeditedUnavailable`."""
+        return await self._rare.restore(bucket, key, version_id, days, tier)
 
     async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
         """Delete the version that has *etag*; an empty one means any. False if nothing is there.
@@ -162,6 +176,16 @@ class S3Store:
             return False
         await response.read_all(ERROR_LIMIT)
         return True
+
+    async def delete_objects(
+        self, bucket: str, doomed: Sequence[Doomed], guard: Guard
+    ) -> list[Exception | None]:
+        """Delete exact versions, as many at a time as *guard* allows; one answer for each."""
+        return await self._removals.delete_objects(bucket, doomed, guard)
+
+    async def guard_of(self, bucket: str, prefix: bytes) -> Guard:
+        """Find out by a probe below *prefix* how deletes are kept from hitting other versions."""
+        return await self._removals.guard_of(bucket, prefix)
 
     # --- Target --------------------------------------------------------------------------------
 
