@@ -39,7 +39,7 @@ async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Flo
                 if state is not None and route.verdicts is not None:
                     for verdict in await state.verdicts(wiring.flow.name):
                         route.verdicts.take(verdict)
-                survey = Survey(route, Backoff())
+                survey = Survey(route, Backoff(), may_write=False)
                 scanned = await state.last_scan(wiring.flow.name) if state else None
                 is_new = scanned is None or scanned.finished is None
                 seen = await preview(survey, state or NothingKnown(), is_new=is_new)

@@ -11,7 +11,7 @@ from s3flow.engine.wayfinding import Found, buckets_of, find_way, find_way_of_pa
 from s3flow.engine.wiring import decided_at_start
 from s3flow.errors import S3flowError
 from s3flow.model import Attributes, Listed, ObjectInfo, Part
-from s3flow.policies import CopyBy, MethodPolicy, TagPolicy
+from s3flow.policies import CopyBy, MethodPolicy, Mode, TagPolicy
 from s3flow.ports import Body
 
 _PROBE_BYTES = b"s3flow doctor\n"
@@ -100,9 +100,21 @@ async def _examine_source(route: Route) -> AsyncIterator[Finding]:
 
         remedy = "choose another target bucket, or a prefix beside the source's"
         yield await _try(route, f"tell {place} from {flow.target}", compare, remedy)
+    if flow.mode is Mode.MOVE:
+        yield await _tell_apart(route, bucket)
     if found:
         async for finding in _examine_object(route, bucket, found[0]):
             yield finding
+
+
+async def _tell_apart(route: Route, bucket: str) -> Finding:
+    async def look_for_probe() -> str:
+        await selfsame.refuse_selfsame_for_moves(route, bucket)
+        return "what is written there is not seen here"
+
+    tried = f"see that {route.flow.source} is not {route.flow.target}"
+    remedy = "choose another target bucket, or a prefix beside the source's"
+    return await _try(route, tried, look_for_probe, remedy)
 
 
 async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIterator[Finding]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from s3flow.engine import plan
 from s3flow.engine.route import Route
 from s3flow.errors import Permanent, SameObject
-from s3flow.model import Listed
+from s3flow.model import Attributes, Listed, ObjectInfo
 
 LOOKS = 3  # objects that must be the same ones on both sides
+PROBE_NAME = b"s3flow-probe-"
+_PLAIN = Attributes({}, {}, "STANDARD", 0)
 
 
 def may_meet(route: Route, bucket: str) -> bool:
@@ -52,3 +55,45 @@ async def refuse_selfsame(route: Route, bucket: str, entries: Sequence[Listed]) 
         f"have the same objects in {bucket}, and the flow would copy its own copies; "
         "choose another target bucket, or a prefix beside the source's"
     )
+
+
+async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
+    """Raise `SameObject` if a move from *bucket* would delete what it has just written.
+
+    By an alias, an access point or another URL one bucket has two names, and what is deleted by one
+    of them is gone by the other. So an object is written at the target, and looked for at the source.
+    """
+    flow, target = route.flow, route.target
+    read, written = flow.source.prefix, flow.target.prefix
+    if not target.limits.etags or not (read.startswith(written) or written.startswith(read)):
+        return  # a folder; or two places of which neither is in the other, whatever bucket it is
+    there = plan.target_bucket(flow, bucket)
+    # Within what the source lists: the permissions of the flow show it there for certain.
+    key = max(read, written, key=len) + PROBE_NAME + os.urandom(8).hex().encode()
+    stored = await target.put_object(there, key, _Mark(key), _PLAIN, md5=None)
+    try:
+        page = await route.source.list_page(bucket, key, b"")
+    finally:
+        await target.discard(there, key, stored)
+    if any(entry.key == key and entry.size == len(key) for entry in page.entries):
+        raise SameObject(
+            f"{flow.source} and {flow.target} are the same objects: what was written to {there} by "
+            f"{target.name} is seen in {bucket} by {route.source.name}. A move would delete its own "
+            "copies; choose another target bucket, or a prefix beside the source's"
+        )
+
+
+class _Mark:
+    """A body that is its own name."""
+
+    def __init__(self, key: bytes) -> None:
+        self.info = ObjectInfo(len(key), "")
+        self.size = len(key)
+        self._left = key
+
+    async def read(self) -> memoryview:
+        chunk, self._left = self._left, b""
+        return memoryview(chunk)
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -26,7 +26,7 @@ from s3flow.model import (
     Row,
     State,
 )
-from s3flow.policies import Overwrite
+from s3flow.policies import Mode, Overwrite
 from s3flow.ports import ROWS_AT_ONCE
 
 LIST_ATTEMPTS = 8
@@ -109,6 +109,7 @@ class Survey:
 
     route: Route
     backoff: Backoff
+    may_write: bool = True  # a probe, for a moment; not where all is only looked at
     _apart: set[str] = field(default_factory=set)  # buckets that are not copied into themselves
 
     @property
@@ -146,6 +147,8 @@ class Survey:
             lambda: self.route.source.list_page(bucket, self.flow.source.prefix, after)
         )
         if bucket not in self._apart and page.entries:
+            if self.flow.mode is Mode.MOVE and self.may_write:
+                await self._retried(partial(selfsame.refuse_selfsame_for_moves, self.route, bucket))
             if selfsame.may_meet(self.route, bucket):
                 look = partial(selfsame.refuse_selfsame, self.route, bucket, page.entries)
                 await self._retried(look)
