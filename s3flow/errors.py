@@ -125,6 +125,18 @@ class SourceChanged(Transient):
     reason = "source_changed"
 
 
+class RestoreInProgress(Transient):
+    """The object is being restored already."""
+
+    reason = "restore_in_progress"
+
+
+class ExpeditedUnavailable(Transient):
+    """The store has no capacity for an expedited restore now; another tier would do."""
+
+    reason = "expedited_unavailable"
+
+
 class Throttled(S3flowError):
     """The store asks to slow down. Back-pressure: never counted as an attempt.
 
@@ -203,6 +215,18 @@ class Archived(Permanent):
     """The object is in an archive tier and must be restored before it can be read."""
 
     reason = "archived"
+
+
+class RestoreExpired(Archived):
+    """The object was restored, more than once, and never read before the copy was gone again."""
+
+    reason = "restore_expired"
+
+
+class NotArchived(Permanent):
+    """The object is in no archive tier: there is nothing to restore."""
+
+    reason = "not_archived"
 
 
 class Refused(Permanent):

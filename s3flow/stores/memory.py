@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from s3flow.errors import (
-    Archived,
     Corrupted,
     NameRefused,
     NameTooLong,
@@ -37,6 +36,7 @@ from s3flow.model import (
 )
 from s3flow.policies import Guard
 from s3flow.ports import Body, Clock
+from s3flow.stores.memory_freezing import MemoryArchive, note_archive
 from s3flow.stores.memory_object import (
     Contents,
     MemoryBody,
@@ -54,10 +54,9 @@ from s3flow.stores.memory_removing import MemoryRemovals
 
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - it names a source version, no secret
 MAX_KEY = 1024
-_ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 
-class MemoryStore(MemoryRemovals):
+class MemoryStore(MemoryRemovals, MemoryArchive):
     """S3's answers without a network: conditions, layouts, archive tiers, pages, multipart rules.
 
     *beside* is another one whose buckets these are too: two accounts of one service, which copies
@@ -90,6 +89,7 @@ class MemoryStore(MemoryRemovals):
         self._buckets: dict[str, Contents] = {} if beside is None else beside._buckets  # noqa: SLF001
         self._uploads: dict[str, MemoryUpload] = {}
         self._upload_count = 0
+        self.asked = []
         self._guard = guard
 
     # --- for tests: no await, no condition ----------------------------------------------------
@@ -135,10 +135,6 @@ class MemoryStore(MemoryRemovals):
         """Give all keys, ascending."""
         return list(self._contents(bucket).keys)
 
-    def restore(self, bucket: str, key: bytes) -> None:
-        """Make an archived object readable."""
-        self._contents(bucket).objects[key].restored = True
-
     # --- Source -------------------------------------------------------------------------------
 
     async def list_buckets(self) -> list[Bucket]:
@@ -174,7 +170,11 @@ class MemoryStore(MemoryRemovals):
         found = self._contents(bucket).objects.get(key)
         if found is None:
             return None
-        return describe(found) if part_number is None else describe_part(found, part_number)
+        if part_number is not None:
+            return describe_part(found, part_number)
+        info = describe(found)
+        note_archive(info, found, self._now())
+        return info
 
     async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]:
         """Give the tags."""
@@ -355,10 +355,6 @@ class MemoryStore(MemoryRemovals):
         self._check_etag(original.bucket, original.key, found, original.etag)
         self._check_readable(original.bucket, original.key, found)
         return found
-
-    def _check_readable(self, bucket: str, key: bytes, found: MemoryObject) -> None:
-        if found.storage_class in _ARCHIVED and not found.restored:
-            raise Archived(f"{self._at(bucket, key)} is in {found.storage_class}; restore it first")
 
     def _check_etag(self, bucket: str, key: bytes, found: MemoryObject, etag: str) -> None:
         if etag and etag != found.etag:

@@ -32,7 +32,9 @@ class MemoryObject:
     checksums: Mapping[str, str] = field(default_factory=dict)
     encryption: str = ""
     layout: tuple[int, ...] = ()
-    restored: bool = False
+    archive_status: str = ""  # as `ObjectInfo` has it
+    thaws_at: int | None = None  # milliseconds; None: no restore was asked for
+    freezes_at: int = 0  # milliseconds; 0: never again
     locked: bool = False  # under a legal hold
 
 

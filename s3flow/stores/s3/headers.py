@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
 
-from s3flow.model import Attributes, ObjectInfo
+from s3flow.model import Attributes, ObjectInfo, Restored
 from s3flow.wire.sigv4 import quote_value
 
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - a header's name
@@ -24,6 +25,7 @@ CARRIED = frozenset(
     )
 )
 _CHECKSUM = "x-amz-checksum-"
+_RESTORE = re.compile(r'([a-z-]+)="([^"]*)"')
 _MONTHS = {
     name: number
     for number, name in enumerate(
@@ -91,6 +93,23 @@ def encryption_of(headers: Mapping[str, str]) -> str:
     if headers.get("x-amz-server-side-encryption-customer-algorithm"):
         return "customer"
     return headers.get("x-amz-server-side-encryption", "")
+
+
+def note_archive(info: ObjectInfo, headers: Mapping[str, str]) -> None:
+    """Add what only HEAD says: of its restore, and of the archive of Intelligent-Tiering."""
+    info.archive_status = headers.get("x-amz-archive-status", "")
+    said = headers.get("x-amz-restore")
+    if said is not None:
+        info.restored = restored(said)
+
+
+def restored(said: str) -> Restored | None:
+    """Read `ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"`; None: nonsense."""
+    fields = dict(_RESTORE.findall(said))
+    ongoing = fields.get("ongoing-request")
+    if ongoing not in ("true", "false"):
+        return None
+    return Restored(ongoing == "true", http_date_ms(fields.get("expiry-date", "")))
 
 
 def full_checksums(headers: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from s3flow import errors
-from s3flow.model import Bucket, Part, Sealed, Stored, Upload
+from s3flow.model import Bucket, Part, RestoreAnswer, Sealed, Stored, Upload
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.headers import encryption_of, full_checksums, unquote_etag
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
@@ -25,10 +25,11 @@ ABORT_ATTEMPTS = 6
 ABORT_PAUSE = 0.1  # seconds, doubled each time
 COMPLETE_SECONDS = 600.0  # Complete may work for minutes, and sends blanks meanwhile (B-14)
 ANSWER_LIMIT = 16 * 1024 * 1024  # bytes
+_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 class Rare:
-    """Multipart bookkeeping, tags and buckets of one endpoint."""
+    """Multipart bookkeeping, tags, restores and buckets of one endpoint."""
 
     def __init__(self, settings: S3Settings, rest: Rest, sealed: Sealed) -> None:
         self._is_aws = settings.is_aws
@@ -58,6 +59,21 @@ class Rare:
         call = Call("GetObjectTagging", "GET", bucket, key, "tagging=", {})
         answer = await self._ask(call, "Tagging")
         return {tag.text("Key"): tag.text("Value") for tag in answer.each("TagSet", "Tag")}
+
+    async def restore(
+        self, bucket: str, key: bytes, version_id: str | None, days: int | None, tier: str
+    ) -> RestoreAnswer:
+        """Ask for a readable copy. That it is there, or under way, is as good an answer (B-75)."""
+        version = f"&versionId={quote_value(version_id)}" if version_id else ""
+        call = Call("RestoreObject", "POST", bucket, key, f"restore={version}", {})
+        try:
+            response = await self._rest.send(call, _wanted(days, tier))
+        except errors.RestoreInProgress:
+            return RestoreAnswer.IN_PROGRESS
+        except errors.NotArchived:
+            return RestoreAnswer.RESTORED
+        await response.read_all(ERROR_LIMIT)
+        return RestoreAnswer.ACCEPTED if response.status == 202 else RestoreAnswer.RESTORED
 
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that arrived, ascending."""
@@ -156,14 +172,19 @@ class Rare:
         return parse_document(readable(await response.read_all(ANSWER_LIMIT)), name)
 
 
+def _wanted(days: int | None, tier: str) -> bytes:
+    lasting = "" if days is None else f"<Days>{days}</Days>"
+    how = f"<GlacierJobParameters><Tier>{escape(tier)}</Tier></GlacierJobParameters>"
+    return f'<RestoreRequest xmlns="{_SPACE}">{lasting}{how}</RestoreRequest>'.encode()
+
+
 def _named(parts: Sequence[Part]) -> bytes:
     lines = [
         f"<Part><PartNumber>{part.number}</PartNumber><ETag>&quot;{escape(part.etag)}&quot;</ETag></Part>"
         for part in parts
     ]
-    space = "http://s3.amazonaws.com/doc/2006-03-01/"
     inner = "".join(lines)
-    return f'<CompleteMultipartUpload xmlns="{space}">{inner}</CompleteMultipartUpload>'.encode()
+    return f'<CompleteMultipartUpload xmlns="{_SPACE}">{inner}</CompleteMultipartUpload>'.encode()
 
 
 def _part(found: Document) -> Part:
