@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,17 +103,16 @@ def plain_server() -> Iterator[mariadb.MariaDb]:
 
 
 @pytest.fixture(scope="module")
-def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[mariadb.MariaDb, Path]]:
+def certified() -> Iterator[tuple[mariadb.MariaDb, Path]]:
     """Give a server with TLS, and its authority's file."""
-    folder = tmp_path_factory.mktemp("tls")
-    folder.chmod(0o755)
-    for parent in list(folder.parents)[:2]:  # the server may run as another user
-        parent.chmod(0o755)
-    ca_file, _ = authority(folder, "localhost")
-    pair = folder / "server.pem"
-    pair.chmod(0o644)
-    with mariadb.running(f"--ssl-cert={pair}", f"--ssl-key={pair}") as one:
-        yield one, ca_file
+    # Not below pytest's own folder, which only its user may enter: the server may run as another.
+    with tempfile.TemporaryDirectory(prefix="s3flow-tls-") as name:
+        folder, pair = Path(name), Path(name) / "server.pem"
+        ca_file, _ = authority(folder, "localhost")
+        folder.chmod(0o755)
+        pair.chmod(0o644)
+        with mariadb.running(f"--ssl-cert={pair}", f"--ssl-key={pair}") as one:
+            yield one, ca_file
 
 
 async def test_small_packets_are_refused(plain_server: mariadb.MariaDb) -> None:
@@ -291,9 +291,8 @@ async def test_work_is_found_without_looking_at_what_is_done(
     }
     for lookup, values in lookups.items():
         text = literals.filled(lookup, values)
-        mysql_schemas.query("FLUSH STATUS", crowded.database)
-        [plan] = mysql_schemas.query(f"EXPLAIN {text}", crowded.database)
-        key, rows, extra = plan[5], plan[8], plan[9] or ""
+        [plan] = mysql_schemas.explain(text, crowded.database)
+        key, rows, extra = plan["key"], plan["rows"], plan["Extra"] or ""
         assert key in {"objects_work", "objects_due"}, lookup
         assert int(rows) < 10, lookup
         assert "filesort" not in extra, lookup
@@ -304,9 +303,9 @@ async def test_rows_are_read_in_the_order_of_their_index(
     mysql_schemas: mariadb.Schemas, crowded: MySqlAddress
 ) -> None:
     text = literals.filled(dialect.as_arrays(sql.ROWS), (1, 1, b"done10/", b"done12/", 500))
-    [plan] = mysql_schemas.query(f"EXPLAIN {text}", crowded.database)
-    assert plan[5] == "objects_by_key"
-    assert "filesort" not in (plan[9] or "")
+    [plan] = mysql_schemas.explain(text, crowded.database)
+    assert plan["key"] == "objects_by_key"
+    assert "filesort" not in (plan["Extra"] or "")
 
 
 async def test_what_waits_is_found_among_what_is_done(crowded: MySqlAddress) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import mariadb
 from tests.servers import clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ RARE = {"aiobotocore", "botocore", "boto3"}  # 200 ms
 LISTENER = {"aiohttp", "prometheus_client", "s3flow.web.server"}
 LOGGING = {"structlog"}
 WORK = {"_awscrt", "s3flow.app", "s3flow.engine.daemon", "s3flow.stores.s3", "s3flow.stores.local"}
+MYSQL = {"aiomysql", "pymysql"}
 STATE = {"aiosqlite", "sqlite3", "uvloop"}
 SETTINGS = {"pydantic_settings", "s3flow.config"}
 
@@ -110,7 +112,7 @@ def test_asking_the_state_imports_neither_engine_nor_stores(
 ) -> None:
     found = imported(config.parent, *words, "--config", str(config))
     assert found > STATE | SETTINGS
-    assert not found & (RARE | LISTENER | LOGGING | WORK)
+    assert not found & (RARE | LISTENER | LOGGING | WORK | MYSQL)
 
 
 def test_what_is_piped_needs_no_tables(config: Path) -> None:
@@ -122,4 +124,19 @@ def test_what_is_piped_needs_no_tables(config: Path) -> None:
 def test_a_run_imports_neither_botocore_nor_the_listener(config: Path, command: str) -> None:
     found = imported(config.parent, command, "--config", str(config))
     assert found >= WORK
-    assert not found & (RARE | LISTENER)
+    assert not found & (RARE | LISTENER | MYSQL)
+
+
+def test_with_mysql_nothing_of_sqlite_is_imported(
+    config: Path, mysql_schemas: mariadb.Schemas, tmp_path: Path
+) -> None:
+    made = mysql_schemas.make()
+    state = f"mysql://{made.user}:{made.password}@{made.host}:{made.port}/{made.database}"
+    other = tmp_path / "config.toml"
+    other.write_text(config.read_text().replace("sqlite:///state.db", state))
+    other.chmod(0o600)
+    (tmp_path / "nas").mkdir()
+    for command in ("sync", "status"):
+        found = imported(tmp_path, command, "--config", str(other))
+        assert found > MYSQL
+        assert not found & {"aiosqlite", "sqlite3"}
