@@ -30,6 +30,7 @@ from s3flow.observe.flight import Flight
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
+from s3flow.observe.wording import in_short
 from s3flow.process import Ending, allow_open_files, usable_cpus
 from s3flow.state.opening import FOREVER, open_state
 from s3flow.state.store import SqlState
@@ -155,9 +156,7 @@ async def _supervised(board: Board) -> None:
     """Tell systemd that the loop turns, and where the flows stand."""
     interval = systemd.watchdog_interval() or 10.0
     while True:
-        pending = sum(one.objects.pending for one in board.last)
-        verified = sum(one.objects.verified for one in board.last)
-        systemd.notify("WATCHDOG=1", f"STATUS={verified:,} verified, {pending:,} pending")
+        systemd.notify("WATCHDOG=1", systemd.status(in_short(board.last)))
         await asyncio.sleep(interval)
 
 

@@ -52,6 +52,7 @@ class LiveDisplay:
         self.told: Mapping[type, Callable[..., None]] = self._news.told
         self._drawn: list[int] = []  # columns of the lines that are on the screen
         self._columns = 0  # that the terminal had then
+        self._continued = False  # others wrote on the terminal meanwhile
         # Its own thread would draw while the loop changes what is drawn. What was sent to a file
         # must go on to get there.
         self._live = Live(
@@ -82,17 +83,17 @@ class LiveDisplay:
         self._news(event)
 
     async def run(self) -> None:
-        """Redraw until cancelled, at once when the terminal changes its size."""
-        with _resizes() as resized:
+        """Redraw until cancelled, at once when the terminal changes its size, or is ours again."""
+        with _called(self._continue) as called:
             for pause in itertools.chain(_AT_FIRST, itertools.repeat(REFRESH)):
                 if _in_front(self._console):
                     # A terminal that takes no more (Ctrl-S, a lost ssh) must not hold the transfers.
                     await asyncio.to_thread(self._draw, self.lines())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await resized.wait()
+                        await called.wait()
                     await asyncio.sleep(_SETTLE)
-                    resized.clear()
+                    called.clear()
 
     def lines(self) -> list[Text]:
         """Give the lines as they are now."""
@@ -102,7 +103,14 @@ class LiveDisplay:
         paper = Paper(width, max(1, height - 1), unicode=not simple)
         return frame(self._snapshots(), self._news, paper, self._alarms())
 
+    def _continue(self) -> None:
+        self._continued = True
+
     def _draw(self, lines: list[Text]) -> None:
+        if self._continued:
+            # What the shell wrote would be taken for the picture, and drawn over.
+            self._console.file.write("\n" * len(self._drawn))
+            self._continued = False
         self._make_up_for_a_narrower_terminal()
         self._live.update(Group(*lines), refresh=True)
         self._drawn = [cell_len(line.plain) for line in lines]
@@ -118,15 +126,22 @@ class LiveDisplay:
 
 
 @contextlib.contextmanager
-def _resizes() -> Iterator[asyncio.Event]:
-    """Give an event that is set when the terminal changes its size."""
-    resized = asyncio.Event()
+def _called(on_continue: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """Give an event that is set when the terminal changes its size, or we go on after Ctrl-Z."""
+    called = asyncio.Event()
+
+    def continued() -> None:
+        on_continue()
+        called.set()
+
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGWINCH, resized.set)
+    loop.add_signal_handler(signal.SIGWINCH, called.set)
+    loop.add_signal_handler(signal.SIGCONT, continued)
     try:
-        yield resized
+        yield called
     finally:
-        loop.remove_signal_handler(signal.SIGWINCH)
+        for number in (signal.SIGWINCH, signal.SIGCONT):
+            loop.remove_signal_handler(number)
 
 
 def _in_front(console: Console) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from s3flow.model import State
-from s3flow.observe.progress import FlowSnapshot, Thawing
-from s3flow.observe.text import duration
+from s3flow.observe.progress import FlowSnapshot, Thawing, together
+from s3flow.observe.text import duration, size
 
 STYLES: Mapping[State, str] = {
     State.DISCOVERED: "",
@@ -20,6 +20,18 @@ STYLES: Mapping[State, str] = {
     State.SKIPPED: "yellow",
     State.FAILED: "bold red",
 }
+
+
+def in_short(snapshots: Sequence[FlowSnapshot]) -> str:
+    """Say in a few words where all flows stand."""
+    whole = together(snapshots)
+    words = [f"{whole.objects.verified + whole.objects.deleted:,} verified"]
+    words += [f"{whole.objects.pending:,} pending"]
+    if whole.objects.failed:
+        words.append(f"{whole.objects.failed:,} failed")
+    if whole.objects.pending:
+        words += [f"{size(whole.rates.bytes_per_s)}/s", f"ETA {eta(whole)}"]
+    return ", ".join(words)
 
 
 def eta(one: FlowSnapshot) -> str:

@@ -66,8 +66,10 @@ def test_a_daemon_is_seen_from_outside(stage: Stage, supervisor: Supervisor) -> 
     assert ask(f"{url}/readyz")[0] == 200
     there, beside = json.loads(ask(f"{url}/api/status")[1])["flows"][0], program.flow()
     assert set(there) == set(beside)
-    for name in ("objects", "bytes", "methods", "proofs", "reasons", "dropped", "scan"):
+    for name in ("objects", "bytes", "states", "methods", "proofs", "reasons", "dropped", "scan"):
         assert there[name] == beside[name]
+    assert there["moving"] == {"objects": 0, "bytes": 0, "arrived": 0}  # the state cannot know
+    assert beside["moving"] is None
 
     text = ask(f"{url}/metrics")[1]
     assert "secret-name" not in text

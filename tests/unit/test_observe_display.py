@@ -22,6 +22,7 @@ from s3flow.observe.news import News
 from s3flow.observe.progress import FlowSnapshot, Moving, Thawing, as_json, snapshot
 from s3flow.observe.status import status_table
 from s3flow.observe.text import duration, size
+from s3flow.observe.wording import in_short
 from tests.unit.test_observe_metrics import transfer
 from tests.unit.test_observe_progress import NOW, SCANNED, steady
 
@@ -336,7 +337,7 @@ async def test_a_new_size_is_drawn_at_once_over_what_was_there() -> None:
     view = LiveDisplay(console, lambda: [take(BUSY)])
     with view:
         running = asyncio.create_task(view.run())
-        while not output.getvalue():
+        while output.getvalue().count("docs") < 2:  # the second picture is `run`'s
             await asyncio.sleep(0.01)
         console.size = ConsoleDimensions(40, 24)
         before = len(output.getvalue())
@@ -352,6 +353,34 @@ async def test_a_new_size_is_drawn_at_once_over_what_was_there() -> None:
     assert first.count("\x1b[1A") == wide + len(lines_of(take(BUSY))) - 1
 
 
+async def test_what_a_shell_wrote_meanwhile_is_left_alone() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=80, height=24, force_terminal=True, color_system=None)
+    view = LiveDisplay(console, lambda: [take(BUSY)])
+    with view:
+        running = asyncio.create_task(view.run())
+        while output.getvalue().count("docs") < 2:  # the second picture is `run`'s
+            await asyncio.sleep(0.01)
+        output.write("\n[1]+  Stopped  s3flow sync\n")
+        signal.raise_signal(signal.SIGCONT)
+        before = len(output.getvalue())
+        while output.getvalue().count("\n", before) < 2 * len(lines_of(take(BUSY))) - 1:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    after = output.getvalue().partition("Stopped  s3flow sync\n")[2]
+    assert after.startswith("\n" * len(lines_of(take(BUSY))))
+    assert after.partition("docs")[0].count("\x1b[1A") == len(lines_of(take(BUSY))) - 1
+
+
+def test_a_few_words_for_a_supervisor() -> None:
+    busy = take(BUSY, samples=steady(60, 10, 1024**2))
+    assert in_short([busy, take(BUSY[:1])]) == (
+        "2,400 verified, 600 pending, 4 failed, 1.0 MiB/s, ETA 1m 00s (90%: 1m 00s)"
+    )
+    assert in_short([]) == "0 verified, 0 pending"
+
+
 def test_status_lines_add_up() -> None:
     text = drawn(status_table([take(BUSY), take(BUSY[:1], name="other")]))
     lines = text.splitlines()
@@ -365,6 +394,22 @@ def test_status_lines_add_up() -> None:
     assert "etag 1,200" in text
     assert "listed 2023-11-14 22:13:20Z" in text
     assert text.count("docs") == text.count("other") == 1
+
+
+def test_status_of_buckets_and_of_what_thaws() -> None:
+    totals = [
+        *BUSY,
+        Total("other", State.RESTORING, "", "", "", 40, 1024**3),
+        Total("other", State.VERIFIED, "", "put", "etag", 2, 20),
+    ]
+    thawing = Thawing(40, 1024**3, None, NOW + 90_000)
+    text = drawn(status_table([take(totals, thawing=thawing)], buckets=True), width=120)
+    last = time.strftime("%d %b %H:%M", time.localtime(NOW + 90_000))
+    lines = [line.split() for line in text.splitlines()]
+    assert ["restoring", "40", "1.0", "GiB", "last", *last.split()] in lines
+    assert ["b", "pending", "600", "6.0", "MiB"] in lines
+    assert ["other", "pending", "40", "1.0", "GiB"] in lines
+    assert lines[-1] == ["verified", "2", "20", "B"]
 
 
 def columns(lines: list[str]) -> list[str]:
