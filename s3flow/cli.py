@@ -21,6 +21,7 @@ from s3flow.commands.start import (
     load_settings,
     run_async,
 )
+from s3flow.commands.state import state
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -164,6 +165,7 @@ def retry(
 
 app.command()(report)
 app.add_typer(audit, name="audit")
+app.add_typer(state, name="state")
 
 
 @app.command()

@@ -313,3 +313,18 @@ def _create(path: Path) -> None:
 
 def _mark_clean() -> Steps[None]:
     yield Execute(sql.SET_META, ("clean", "1"))
+
+
+def recorded_version(path: Path) -> int:
+    """Give the version of the schema in the file, 0 where there is none. Raises `StateError`."""
+    if not path.exists():
+        return 0
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                return 0
+            return int(db.execute(sql.GET_META, ("version",)).fetchone()[0])
+    except (sqlite3.Error, TypeError) as error:
+        raise StateError(f"state {path}: {error}") from error

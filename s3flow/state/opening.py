@@ -9,6 +9,7 @@ import time
 
 from s3flow.errors import StateError
 from s3flow.ports import Clock
+from s3flow.state import sql
 from s3flow.state.address import MySqlAddress, StateAddress
 from s3flow.state.store import SqlState
 
@@ -23,18 +24,22 @@ async def open_state(
     read_only: bool = False,
     patience: float = BRIEF,
     audited: bool = True,
+    partial: bool = False,
 ) -> SqlState:
     """Open the state, creating it if need be; *read_only* works beside a running daemon.
 
     *patience*: seconds that a server may be away, once it was there, until that is an error.
+    *audited*: facts go into the audit trail; *partial*: also what an import has left that was cut off.
     Raises `StateLocked` when another process has it, `StateError` when it cannot be used.
     """
     if not isinstance(address, MySqlAddress):
         from s3flow.state.sqlite import open_sqlite
 
-        return await open_sqlite(address.path, clock=clock, read_only=read_only, audited=audited)
+        return await open_sqlite(
+            address.path, clock=clock, read_only=read_only, audited=audited, partial=partial
+        )
     opening = asyncio.create_task(
-        _open_mysql(address, clock, patience, read_only=read_only, audited=audited)
+        _open_mysql(address, clock, patience, read_only, audited=audited, partial=partial)
     )
     try:
         return await asyncio.shield(opening)
@@ -46,7 +51,13 @@ async def open_state(
 
 
 async def _open_mysql(
-    address: MySqlAddress, clock: Clock, patience: float, *, read_only: bool, audited: bool
+    address: MySqlAddress,
+    clock: Clock,
+    patience: float,
+    read_only: bool,
+    *,
+    audited: bool,
+    partial: bool,
 ) -> SqlState:
     try:
         from s3flow.state.mysql.database import MySqlDatabase
@@ -57,8 +68,19 @@ async def _open_mysql(
     database = await MySqlDatabase.open(address, read_only=read_only, patience=patience)
     state = SqlState(database, clock, audited=audited)
     try:
-        await state.prepare()
+        await state.prepare(partial=partial)
     except BaseException:
         await state.close()
         raise
     return state
+
+
+async def schema_version(address: StateAddress) -> tuple[int, int]:
+    """Give the version of the schema as it is, 0 where there is none, and the newest one."""
+    if isinstance(address, MySqlAddress):
+        from s3flow.state.mysql.schema import recorded_version
+
+        return await recorded_version(address), len(sql.migrations("mysql"))
+    from s3flow.state.database import recorded_version as version_of_file
+
+    return await asyncio.to_thread(version_of_file, address.path), len(sql.migrations("sqlite"))

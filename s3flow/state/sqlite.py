@@ -15,13 +15,18 @@ from s3flow.state.store import SqlState
 
 
 async def open_sqlite(
-    path: Path, *, clock: Clock = time.time, read_only: bool = False, audited: bool = True
+    path: Path,
+    *,
+    clock: Clock = time.time,
+    read_only: bool = False,
+    audited: bool = True,
+    partial: bool = False,
 ) -> SqlState:
     """Open the state at *path*, creating it if need be; *read_only* works beside a running daemon.
 
     Raises `StateLocked` when another process has it, `StateError` when it cannot be used.
     """
-    opening = asyncio.create_task(_open(path, clock, read_only, audited))
+    opening = asyncio.create_task(_open(path, clock, read_only, audited, partial))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -31,7 +36,9 @@ async def open_sqlite(
         raise
 
 
-async def _open(path: Path, clock: Clock, read_only: bool, audited: bool) -> SqlState:
+async def _open(
+    path: Path, clock: Clock, read_only: bool, audited: bool, partial: bool
+) -> SqlState:
     path = await asyncio.to_thread(_check_place, path, read_only)
     lock = None if read_only else await asyncio.to_thread(StateLock, path)
     try:
@@ -42,7 +49,7 @@ async def _open(path: Path, clock: Clock, read_only: bool, audited: bool) -> Sql
         raise
     state = SqlState(database, clock, audited=audited)
     try:
-        await state.prepare()
+        await state.prepare(partial=partial)
     except BaseException:
         await state.close()
         raise

@@ -28,8 +28,16 @@ class SqlState(Queries):
         self._background: set[asyncio.Task[object]] = set()
         self._closing: asyncio.Task[None] | None = None
 
-    async def prepare(self) -> None:
-        """Finish what a dead process left, and find the next free id."""
+    async def prepare(self, *, partial: bool = False) -> None:
+        """Finish what a dead process left, and find the next free id.
+
+        Raises `StateError` where an import was cut off, unless *partial*.
+        """
+        marked = await self._database.read(lambda: fetch(sql.GET_META, "importing"))
+        if marked and not partial:
+            raise StateError(
+                "the state is only a part of what was to be imported: run `s3flow state import` again"
+            )
         if not self._database.read_only:
             while await self._database.write(flows.sweep):
                 pass
@@ -41,6 +49,11 @@ class SqlState(Queries):
     def lease(self) -> tuple[int, ...]:
         """Descriptors that other processes inherit so that the right to write outlives this one."""
         return self._database.lease
+
+    @property
+    def database(self) -> Database:
+        """What it is kept in: for those who carry it elsewhere."""
+        return self._database
 
     @property
     def trouble(self) -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pymysql.err import Error
+
 from s3flow.errors import StateEmpty, StateError
 from s3flow.state import sql
+from s3flow.state.address import MySqlAddress
+from s3flow.state.mysql.dialing import dial
 from s3flow.state.mysql.literals import literal
 from s3flow.state.mysql.session import Session
+from s3flow.state.mysql.troubles import explain
 from s3flow.state.steps import Execute, Steps
 
 _OURS = "s3flow"  # the comment of the table meta
@@ -86,3 +91,16 @@ def split(script: str) -> Iterator[str]:
     for statement in re.split(r";\s*$", "\n".join(lines), flags=re.MULTILINE):
         if statement.strip():
             yield statement.strip()
+
+
+async def recorded_version(address: MySqlAddress) -> int:
+    """Give the version of the schema on the server, 0 where there is none. Raises `StateError`."""
+    session: Session | None = None
+    try:
+        session = await dial(address, read_only=True)
+        return await version_of(session, address)
+    except (Error, OSError, EOFError, TimeoutError) as error:
+        raise explain(error, address, address.database) from error
+    finally:
+        if session is not None:
+            session.close()

@@ -1,0 +1,233 @@
+"""A state is carried from one database to another and back, and is the same; or nobody opens it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from s3flow.errors import StateError
+from s3flow.model import Change, Sample, State, Verdict
+from s3flow.state import transport
+from s3flow.state.address import StateAddress
+from s3flow.state.audit import Check
+from s3flow.state.opening import open_state, schema_version
+from s3flow.state.queries import fetch
+from s3flow.state.steps import Bulk, Steps
+from s3flow.state.store import SqlState
+from s3flow.state.transport import BadExport, exported, import_state
+from tests.contract.test_audit import verified
+from tests.contract.test_state import FLOW, ODD_KEYS, PLACES, Home, found, home, merge
+
+__all__ = ["home"]  # a fixture
+Make = Callable[[str], StateAddress]
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: object) -> Make:
+    """Give what makes an empty state of a kind."""
+
+    def made(kind: str) -> StateAddress:
+        address = PLACES[kind](request)
+        if kind == "sqlite":
+            count = len(list(address.path.parent.glob("*.db")))  # type: ignore[union-attr]
+            return type(address)(address.path.with_name(f"state-{count}.db"))  # type: ignore[union-attr,call-arg]
+        return address
+
+    return made
+
+
+@asynccontextmanager
+async def opened(address: StateAddress, *, partial: bool = False) -> AsyncIterator[SqlState]:
+    state = await open_state(address, partial=partial)
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
+async def filled(home: Home) -> None:
+    """Leave a state in which every table has rows."""
+    state = await home.open()
+    assert isinstance(state, SqlState)
+    await state.open_flow(FLOW)
+    await state.open_routes("documents", "fingerprint")
+    await state.keep_verdicts(
+        [Verdict("documents", "bucket", "objects", "streamed", "denied: caf\u00e9", 5.25, 0.0)]
+    )
+    scan = await merge(state, *[found(key) for key in ODD_KEYS])
+    await merge(state, found(b"x", State.SKIPPED, reason="filtered"), bucket="b\u00fccket")
+    one, two, three, four, *_ = await state.claim("documents", 99)
+    home.clock.now += 1.125
+    await state.save(
+        [
+            verified(one, version_id="v1", dropped=("tags", "acl")),
+            Change(two, State.FAILED, "broken", "it \u2603 broke\n'\"\\"),
+            Change(three, State.FAILED, "gone", upload_id="up-3"),
+            Change(four, State.TRANSFERRING, upload_id="up-4", part_size=5, attempts=2),
+        ]
+    )
+    await state.sample("documents", Sample(home.clock.now, 5, 10**15))
+    await state.finish_scan(scan)
+    await merge(state, found(b"zz", size=50 * 1000**4))
+    forgotten = FLOW.__class__("gone", FLOW.source, FLOW.target)
+    await state.open_flow(forgotten)
+    await merge(state, found(b"g", State.SKIPPED, reason="filtered"), flow="gone")
+    await state.forget("gone")
+    await home.close()
+
+
+async def export(address: StateAddress) -> list[str]:
+    async with opened(address) as state:
+        text = "".join([piece async for piece in exported(state.database)])
+    return text.splitlines(keepends=True)
+
+
+async def bring(address: StateAddress, lines: list[str]) -> dict[str, int]:
+    async with opened(address, partial=True) as state:
+        return await import_state(state.database, iter(lines))
+
+
+@pytest.mark.parametrize("way", [("sqlite", "sqlite"), ("mysql", "sqlite"), ("sqlite", "mysql")])
+async def test_there_and_back_again(home: Home, make: Make, way: tuple[str, str]) -> None:
+    await filled(home)
+    first = await export(home.address)
+    tables = {json.loads(line)[0] for line in first[1:-1]}
+    assert tables == set(transport.BY_NAME)
+    lines = first
+    for kind in way:
+        address = make(kind)
+        counts = await bring(address, lines)
+        assert sum(counts.values()) == len(lines) - 2
+        lines = await export(address)
+        # A table may give its rows in another order.
+        assert sorted(lines[:-1]) == sorted(first[:-1])
+    async with opened(address) as state:
+        for flow, head in (await state.audited()).items():
+            check = Check()
+            check.rows(await state.audit(flow))
+            assert check.end(head) is None
+        records = await state.records("documents", "bucket")
+        assert [it.key for it in records] == sorted([*ODD_KEYS, b"zz"])
+    again = await home.open()
+    assert records == await again.records("documents", "bucket")
+
+
+async def test_work_goes_on_where_it_was(home: Home, make: Make) -> None:
+    await filled(home)
+    lines = await export(home.address)
+    address = make("mysql")
+    await bring(address, lines)
+    before = await home.open()
+    async with opened(address) as after:
+        await after.open_flow(FLOW)
+        assert await after.totals("documents") == await before.totals("documents")
+        assert await after.last_scan("documents") == await before.last_scan("documents")
+        assert await after.samples("documents") == await before.samples("documents")
+        assert await after.open_routes("documents", "fingerprint")
+        left = await before.claim("documents", 99)
+        assert left
+        assert await after.claim("documents", 99) == left
+        await merge(after, found(b"zzz"))
+        (new,) = await after.claim("documents", 99)
+        await after.save([verified(new)])
+        assert (await after.audit("documents"))[-1].key == b"zzz"
+
+
+async def test_only_an_empty_state_is_filled(home: Home, make: Make) -> None:
+    await filled(home)
+    lines = await export(home.address)
+    with pytest.raises(StateError, match="not empty"):
+        await bring(home.address, lines)
+    assert await export(home.address) == lines
+
+
+async def test_an_import_that_was_cut_off_is_opened_by_nobody(
+    home: Home, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(home)
+    lines = await export(home.address)
+    address = make("mysql" if "sqlite" in type(home.address).__name__.lower() else "sqlite")
+    monkeypatch.setattr(transport, "ROWS", 3)
+
+    def broken() -> Iterator[str]:
+        yield from lines[:-5]
+        raise StateError("the disk is gone")
+
+    async with opened(address, partial=True) as state:
+        with pytest.raises(StateError, match="the disk is gone"):
+            await import_state(state.database, broken())
+        assert await state.database.read(lambda: fetch("SELECT count(*) FROM objects"))
+    for read_only in (False, True):
+        with pytest.raises(StateError, match="import` again"):
+            await open_state(address, read_only=read_only)
+    await bring(address, lines)
+    assert sorted((await export(address))[:-1]) == sorted(lines[:-1])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: lines[:-1],
+        lambda lines: lines[:-3] + lines[-1:],
+        lambda lines: [line.replace("v1", "v2") for line in lines],
+        lambda lines: [*lines, lines[-2]],
+        lambda lines: [*lines[:-1], lines[-1].rstrip("\n")],
+        lambda lines: [lines[0], "nonsense\n", *lines[1:]],
+        lambda lines: [lines[0], '["sqlite_master",1]\n', *lines[1:]],
+        lambda lines: [lines[0], '["flows",1]\n', *lines[1:]],
+        lambda lines: [lines[0].replace("s3flow-state/1", "s3flow-state/9"), *lines[1:]],
+        lambda lines: [lines[0].replace('"etag"', '"etag","tomorrow"'), *lines[1:]],
+        lambda lines: ["{}\n"],
+        lambda lines: [],
+    ],
+)
+async def test_what_is_no_whole_export_is_refused(
+    home: Home, make: Make, spoil: Callable[[list[str]], list[str]]
+) -> None:
+    await filled(home)
+    lines = await export(home.address)
+    address = make("sqlite")
+    with pytest.raises(BadExport):
+        await bring(address, spoil(lines))
+    with pytest.raises(StateError, match="import` again"):
+        await open_state(address)
+    await bring(address, lines)
+
+
+async def test_totals_that_do_not_add_up_are_refused(home: Home, make: Make) -> None:
+    await filled(home)
+    async with opened(home.address) as state:
+        await state.database.write(
+            lambda: _rows("INSERT INTO totals VALUES {rows}", (1, 1, 10, "x", "", "", 1, 5))
+        )
+    lines = await export(home.address)
+    with pytest.raises(BadExport, match="totals"):
+        await bring(make("sqlite"), lines)
+
+
+def _rows(statement: str, *rows: tuple[object, ...]) -> Steps[None]:
+    yield Bulk(statement, rows)
+
+
+async def test_every_column_is_carried_along(home: Home) -> None:
+    """A column that the schema gets some day must not be forgotten on the way."""
+    await home.open()
+    await home.close()
+    async with opened(home.address) as state:
+        mysql = not hasattr(state.database, "path")
+        for table in transport.TABLES:
+            if mysql:
+                statement = (
+                    "SELECT column_name FROM information_schema.columns"
+                    f" WHERE table_schema = DATABASE() AND table_name = '{table.name}'"
+                    " AND extra NOT LIKE '%GENERATED%'"
+                )
+            else:
+                statement = f"SELECT name FROM pragma_table_info('{table.name}')"
+            rows = await state.database.read(lambda: fetch(statement))  # noqa: B023
+            assert {str(name) for (name,) in rows} == set(table.columns), table.name
+        version, newest = await schema_version(home.address)
+        assert version == newest > 0
