@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from s3flow.engine.listing import Stretch, Walk
+from s3flow.engine.listing import Slots, Stretch, Walk
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import Blocked, S3flowError
@@ -15,6 +17,18 @@ from s3flow.model import Discovered, Page, PageChanges, Scan, State
 from s3flow.ports import StateStore
 
 TOLD = 20  # objects that a page fails at once and that are told one by one
+
+
+@dataclass(slots=True)
+class Round:
+    """One walk over all buckets: those that are left, and what came of the others."""
+
+    scan: Scan
+    left: deque[str]
+    slots: Slots = field(default_factory=lambda: Slots(0))
+    listed: int = 0
+    failed: list[str] = field(default_factory=list)
+    blocked: Blocked | None = None
 
 
 @dataclass(slots=True)
@@ -39,25 +53,48 @@ class Discovery:
         started = time.monotonic()
         scan, resumed = await self.state.begin_scan(self._flow)
         self.route.emit(ScanStarted(self._flow, resumed))
-        listed, complete = 0, True
-        for bucket in await self.survey.buckets():
-            try:
-                listed += await self._bucket(scan, bucket)
-            except Stopped:
-                break
-            except Blocked:
-                raise  # every bucket would fail now
-            except S3flowError as error:
-                complete = False
-                self.route.emit(BucketFailed(self._flow, bucket, error.reason, str(error)))
-        if self.route.stop.is_set() or not complete:
+        walk = Round(scan, deque(await self.survey.buckets()))
+        await self._look_into(walk)
+        if walk.blocked is not None:
+            raise walk.blocked
+        if self.route.stop.is_set() or walk.failed:
             return False
         await self.state.finish_scan(scan)
-        self.route.emit(ScanFinished(self._flow, listed, time.monotonic() - started))
+        self.route.emit(ScanFinished(self._flow, walk.listed, time.monotonic() - started))
         return True
 
-    async def _bucket(self, scan: Scan, bucket: str) -> int:
+    async def _look_into(self, walk: Round) -> None:
+        """List the buckets, so many at a time as ranges may be: a large one gets what others leave."""
+        limit = self.survey.flow.list_concurrency
+        hands = max(1, min(limit, len(walk.left)))
+        walk.slots.free = limit - hands
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(hands):
+                    group.create_task(self._take_buckets(walk))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _take_buckets(self, walk: Round) -> None:
+        """List one bucket after the other, as long as there are any; what it had is free then."""
+        while walk.left and not walk.slots.closed and not self.route.stop.is_set():
+            bucket = walk.left.popleft()
+            try:
+                listed = await self._bucket(walk, bucket)
+                walk.listed += listed
+            except Stopped:
+                break
+            except Blocked as error:
+                walk.blocked = walk.blocked or error
+                walk.slots.closed = True  # every bucket would fail now
+            except S3flowError as error:
+                walk.failed.append(bucket)
+                self.route.emit(BucketFailed(self._flow, bucket, error.reason, str(error)))
+        walk.slots.free += 1
+
+    async def _bucket(self, walk: Round, bucket: str) -> int:
         """List what is left of the bucket, range by range, and merge its pages."""
+        scan = walk.scan
 
         async def merge(it: Stretch, page: Page, keys: Range, cut: bytes | None) -> None:
             known, adopting = self.state, scan.adopting
@@ -68,9 +105,9 @@ class Discovery:
                 changes.cut = cut if changes.cursor >= it.cursor else None
                 await self._record(scan, changes, adopted)
 
-        walk = Walk(self.survey, bucket, merge)
-        await walk.run(await self.state.ranges(scan, bucket))
-        return walk.listed
+        one = Walk(self.survey, bucket, merge, walk.slots)
+        await one.run(await self.state.ranges(scan, bucket))
+        return one.listed
 
     async def _record(self, scan: Scan, changes: PageChanges, adopted: int) -> None:
         await self.state.apply_page(scan, changes)

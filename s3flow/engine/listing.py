@@ -1,4 +1,4 @@
-"""One bucket's listing in ranges of its keys, several at a time, each with its own cursor."""
+"""A bucket's listing in ranges of its keys, several at a time, each with its own cursor."""
 
 from __future__ import annotations
 
@@ -38,15 +38,31 @@ class Stretch:
 
 
 @dataclass(slots=True)
+class Slots:
+    """How many more ranges of a flow's buckets may be listed at a time: each has pages in memory.
+
+    *closed*: the walk over the source ends; what has a page merges it.
+    """
+
+    free: int
+    closed: bool = False
+
+
+@dataclass(slots=True)
 class Walk:
-    """Lists what is left of a bucket and has every page merged, its cuts with it."""
+    """Lists what is left of a bucket and has every page merged, its cuts with it.
+
+    It is given one of the *slots*, takes free ones for further ranges, and keeps the one.
+    """
 
     survey: Survey
     bucket: str
     merge: Merge
+    slots: Slots
     listed: int = 0
     _space: KeySpace = field(init=False)
-    _free: int = field(init=False)
+    _held: int = 1  # slots
+    _promised: int = 0  # of these to ranges that are about to be cut off
     _waiting: deque[Stretch] = field(default_factory=deque)
     _active: list[Stretch] = field(default_factory=list)
     _fetching: set[asyncio.Task[Page]] = field(default_factory=set)
@@ -60,7 +76,8 @@ class Walk:
         self._space = KeySpace(flow.source.prefix)
         # Of several keys that a rewrite maps onto one place, the first in byte order gets it, on
         # every run: then keys have to be merged in their order.
-        self._free = 1 if flow.rewrite else flow.list_concurrency
+        if flow.rewrite:
+            self.slots = Slots(0)
 
     @property
     def _route(self) -> Route:
@@ -79,16 +96,31 @@ class Walk:
                 self._begin(group)
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
+        finally:
+            self._give_back(self._held - 1)
         if self._failure is not None:
             raise self._failure
 
     def _ends(self) -> bool:
-        return self._failure is not None or self._route.stop.is_set()
+        return self._failure is not None or self.slots.closed or self._route.stop.is_set()
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
-        while self._free and self._waiting and not self._ends():
-            self._free -= 1
+        """Start what waits, as far as there are slots."""
+        while self._waiting and not self._ends():
+            if len(self._active) + self._promised >= self._held and not self._take():
+                return
             self._start(group, self._waiting.popleft())
+
+    def _take(self) -> bool:
+        if not self.slots.free:
+            return False
+        self.slots.free -= 1
+        self._held += 1
+        return True
+
+    def _give_back(self, count: int) -> None:
+        self._held -= count
+        self.slots.free += count
 
     def _start(self, group: asyncio.TaskGroup, stretch: Stretch) -> None:
         self._active.append(stretch)
@@ -108,6 +140,7 @@ class Walk:
                 self.listed += len(page.entries)
                 if cut is not None:
                     self._cut_off(group, it, cut)
+                self._begin(group)  # others may have given slots back
         except Stopped:
             return  # the others see it by themselves, and merge the pages that they have
         except asyncio.CancelledError:
@@ -125,8 +158,8 @@ class Walk:
                 with contextlib.suppress(asyncio.CancelledError, S3flowError):
                     await following
         self._active.remove(it)
-        self._free += 1
         self._begin(group)
+        self._give_back(self._held - max(1, len(self._active) + self._promised))
 
     def _fetch(self, after: bytes) -> asyncio.Task[Page]:
         task = asyncio.create_task(self.survey.page(self.bucket, after))
@@ -148,9 +181,9 @@ class Walk:
         self._pages += 1
         self._page_size = max(self._page_size, len(entries))
         # A single listing learns nothing that it needs.
-        if self._free or len(self._active) > 1:
+        if self.slots.free or len(self._active) > 1:
             self._space.learn([entries[0].key, entries[len(entries) // 2].key, it.cursor])
-        return self._cut(it) if self._free and not self._waiting else None
+        return self._cut(it) if self.slots.free and not self._waiting else None
 
     def _cut(self, it: Stretch) -> bytes | None:
         if self._pages < SEEN_FIRST or self._in_vain * SPARE > self._pages:
@@ -159,11 +192,11 @@ class Walk:
             return None  # what the last cut was good for is not known yet
         left = self._left(it)
         longer = sum(self._left(each) > left for each in self._active if each is not it)
-        if left < WORTH_CUTTING * self._page_size or longer >= self._free:
+        if left < WORTH_CUTTING * self._page_size or longer >= self.slots.free:
             return None
         cut = self._space.cut(it.cursor, it.end)
-        if cut is not None:
-            self._free -= 1
+        if cut is not None and self._take():
+            self._promised += 1
         return cut
 
     def _left(self, it: Stretch) -> float:
@@ -174,6 +207,7 @@ class Walk:
     def _cut_off(self, group: asyncio.TaskGroup, it: Stretch, cut: bytes) -> None:
         it.cut_off = Stretch(cut, cut, it.end)
         it.end, it.pages = cut, 0
+        self._promised -= 1
         self._start(group, it.cut_off)
 
 

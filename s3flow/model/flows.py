@@ -74,7 +74,7 @@ class Flow:
     multipart_threshold: int = 256 * MIB
     part_size: int = 32 * MIB
     lanes: int = 8  # parts of one object in flight
-    list_concurrency: int = 8  # ranges of one bucket's keys that are listed at a time
+    list_concurrency: int = 8  # buckets, or ranges of their keys, listed at a time
     max_attempts: int = 8
     concurrency: int = 0
     max_bytes_per_s: int = 0

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from s3flow.engine.listing import Stretch, Walk
+from s3flow.engine.listing import Slots, Stretch, Walk
 from s3flow.engine.ranges import TOP
 from s3flow.engine.survey import Range, Survey
 from s3flow.engine.wiring import RouteMaker, Wiring
@@ -54,7 +54,7 @@ async def test_ranges_join_to_all_keys(
         merged.extend(entry.key for entry in page.entries)
         cuts.extend([] if cut is None else [cut])
 
-    walk = Walk(Survey(route, QUICK.backoff), source.bucket, merge)
+    walk = Walk(Survey(route, QUICK.backoff), source.bucket, merge, Slots(7))
     await walk.run([])
     assert sorted(merged) == keys
     assert walk.listed == len(keys)
