@@ -28,6 +28,7 @@ from s3flow.observe.account import End, why_streamed
 from s3flow.observe.board import Board
 from s3flow.observe.flight import Flight
 from s3flow.observe.progress import FlowSnapshot
+from s3flow.observe.redact import Redactor
 from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.observe.wording import in_short
@@ -264,7 +265,8 @@ class Work:
             each.flow.name: why_streamed(each.flow, each.source.service, each.target.service)
             for each in wirings
         }
-        return Reporter(folder, self.flows, board, why, each_scan=not self.once)
+        scrub = Redactor(self.settings.secrets()).scrub
+        return Reporter(folder, self.flows, board, why, each_scan=not self.once, scrub=scrub)
 
     def _end(self, ending: Ending, snapshots: Sequence[FlowSnapshot]) -> End:
         left = any(one.objects.pending or (one.scan and one.scan.unfinished) for one in snapshots)

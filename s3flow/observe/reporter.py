@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import structlog
 
 from s3flow.errors import StateError
 from s3flow.events import Emit, Event, Warned
 from s3flow.model import Flow
-from s3flow.observe.account import End, account
+from s3flow.observe.account import Account, End, account
 from s3flow.observe.board import Board
 from s3flow.observe.filing import remove_report, write_report
 from s3flow.observe.tally import FlowTally, Tally
@@ -25,7 +26,8 @@ class Reporter:
 
     While the daemon runs (*each_scan*), `run` writes one for each flow whose scan is worked off; one
     that tells of nothing takes the place of the one before, if that told of nothing either.
-    *why_streamed* says by flow why nothing of it can be copied inside a store.
+    *why_streamed* says by flow why nothing of it can be copied inside a store. *scrub* takes secrets
+    out of a text: stores' own words are in reports.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Reporter:
         why_streamed: Mapping[str, str],
         *,
         each_scan: bool,
+        scrub: Callable[[str], str] = str,
     ) -> None:
         self._folder = folder
         self._flows = {flow.name: flow for flow in flows}
         self._board = board
         self._why = why_streamed
+        self._scrub = scrub
         self._tally = Tally(flows, self._waiting_for if each_scan else None)
         self.told = self._tally.told
         self._waiting: asyncio.Queue[FlowTally] = asyncio.Queue()
@@ -93,7 +97,8 @@ class Reporter:
 
     async def _written(self, end: End, tallies: Sequence[FlowTally], tell: Emit) -> Path | None:
         snapshots = {one.name: one for one in self._board.last}
-        report = account(end, tallies, self._flows, snapshots, self._why)
+        told = account(end, tallies, self._flows, snapshots, self._why)
+        report = cast(Account, _scrubbed(told, self._scrub))
         try:
             path = await asyncio.to_thread(write_report, self._folder, report)
         except OSError as error:
@@ -103,3 +108,17 @@ class Reporter:
             return None
         self._log.info("report written", path=str(path), ending=end.ending)
         return path
+
+
+def _scrubbed(value: object, scrub: Callable[[str], str], *, names: bool = False) -> object:
+    """Clean the texts of a report, and the *names* of those of its fields that stores have worded."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {
+            scrub(name) if names else name: _scrubbed(inner, scrub, names=name == "warnings")
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_scrubbed(inner, scrub) for inner in value]
+    return value

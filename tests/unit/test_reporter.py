@@ -13,11 +13,12 @@ import pytest
 
 from s3flow import events
 from s3flow.errors import StateError
-from s3flow.model import State
+from s3flow.model import Change, State, Verdict
 from s3flow.observe.account import End
 from s3flow.observe.board import Board
 from s3flow.observe.filing import BadReport, newest_reports, read_report, reports_in, write_report
 from s3flow.observe.progress import FlowSnapshot
+from s3flow.observe.redact import Redactor
 from s3flow.observe.reporter import Reporter
 from s3flow.observe.tally import Tally
 from tests.unit.test_tally import DOCS, FILM, Clock, moved, reported, tell, transfer
@@ -155,6 +156,27 @@ async def test_a_folder_that_is_a_file_is_told_and_no_error(tmp_path: Path) -> N
     assert isinstance(warning, events.Warned)
     assert "daemon.reports" in warning.message
     assert str(place) in warning.message
+
+
+async def test_no_secret_gets_into_a_report(tmp_path: Path) -> None:
+    board = cast(Board, StillBoard())
+    scrub = Redactor(["wJalr/XUtnFEMI", "second"]).scrub
+    counting = Reporter(tmp_path, [DOCS], board, {}, each_scan=False, scrub=scrub)
+    work(counting)
+    words = 'said: "wJalr/XUtnFEMI" and wJalr%2FXUtnFEMI and Signature=abc\\" and so on'
+    failed = Change(transfer(), State.FAILED, reason="refused", message=words)
+    counting(events.Recorded([failed]))
+    counting(events.Warned("docs", words))
+    counting(events.BucketFailed("docs", "b", "refused", words))
+    counting(events.RouteDecided(Verdict("docs", "b", "objects", "streamed", words, 1.0, 2.0)))
+    path = await counting.close(End("sync", "failed", interrupted=True, error=words), ignore)
+    assert path is not None
+    read_report(path.with_suffix(".json"))
+    for file in tmp_path.iterdir():
+        text = file.read_text()
+        assert "and so on" in text
+        assert "XUtnFEMI" not in text
+        assert "Signature=abc" not in text
 
 
 def test_reports_of_one_second_do_not_overwrite_each_other(tmp_path: Path) -> None:
