@@ -31,6 +31,7 @@ from s3flow.policies import CopyBy, MethodPolicy, TagPolicy
 # After so many failures of whatever kind, an object that may be streamed is: a store that answers
 # 500 to every copy must not fail what a GET and a PUT can move.
 ATTEMPTS = 3
+REDIRECT_HEADER = "x-amz-website-redirect-location"
 
 
 async def copy_inside(route: Route, verdicts: Verdicts, transfer: Transfer) -> Copied | None:
@@ -213,6 +214,9 @@ async def _copy_whole(route: Route, transfer: Transfer, way: CopyBy) -> Copied:
     if storage_class == transfer.storage_class == "STANDARD":
         storage_class = ""  # what every store takes an object for when nothing is said
     copier = route.target if way is CopyBy.TARGET else route.copier or route.target
+    redirect = ""
+    if not size or route.websites.get(transfer.bucket) is not False:
+        redirect = await _redirect(route, transfer)
     if route.request_buckets:
         await route.turn(1)
     async with route.gate:
@@ -223,6 +227,7 @@ async def _copy_whole(route: Route, transfer: Transfer, way: CopyBy) -> Copied:
                 key,
                 storage_class=storage_class,
                 with_tags=flow.tags is not TagPolicy.DROP,
+                redirect=redirect,
             )
         except (Permanent, SourceChanged) as error:
             raise await _judged(route, transfer, error) from error
@@ -235,6 +240,22 @@ async def _copy_whole(route: Route, transfer: Transfer, way: CopyBy) -> Copied:
         return Copied(Method.SERVER_COPY, Proof.ETAG, stored, (), version_id)
     proof, stored = await verify.by_looking(route, transfer, stored)
     return Copied(Method.SERVER_COPY, proof, stored, (), version_id)
+
+
+async def _redirect(route: Route, transfer: Transfer) -> str:
+    """Say where the object redirects to, which no store copies by itself.
+
+    Objects that do so are empty, most of them. Others are looked at where the bucket is a website.
+    """
+    is_website = route.websites.get(transfer.bucket)
+    if is_website is None:
+        is_website = await route.source.is_website(transfer.bucket)
+        route.websites[transfer.bucket] = is_website
+    if transfer.size and not is_website:
+        return ""
+    info = await route.source.head_object(transfer.bucket, transfer.key)
+    # Gone, or another version: the copy's own condition finds that out.
+    return "" if info is None else info.headers.get(REDIRECT_HEADER, "")
 
 
 def _original(route: Route, transfer: Transfer) -> Original:

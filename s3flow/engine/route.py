@@ -52,6 +52,7 @@ class Route:
     reader: Source | None = None  # reads the target back, where it is a store that can be read
     verdicts: Verdicts | None = None  # of copies inside the store; None: this route has none
     copier: Target | None = None  # the target with the source's credentials, where they are others
+    websites: dict[str, bool] = field(default_factory=dict)  # source buckets, whether they are one
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id

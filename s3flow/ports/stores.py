@@ -97,6 +97,10 @@ class Source(Protocol):
 
     async def get_object_tagging(self, bucket: str, key: bytes) -> dict[str, str]: ...
 
+    async def is_website(self, bucket: str) -> bool:
+        """Say whether the bucket is known to be a website, whose objects may redirect."""
+        ...
+
     async def restore_object(
         self, bucket: str, key: bytes, *, version_id: str | None, days: int | None, tier: str
     ) -> RestoreAnswer:
@@ -167,11 +171,19 @@ class Target(Protocol):
         ...
 
     async def copy_object(
-        self, original: Original, bucket: str, key: bytes, *, storage_class: str, with_tags: bool
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        *,
+        storage_class: str,
+        with_tags: bool,
+        redirect: str = "",
     ) -> Stored:
         """Copy a whole object inside the store, with its headers and, if asked, its tags.
 
-        The *storage_class* "" leaves it to the store. Raises `SourceChanged` when the original has
+        Where its website *redirect* goes to is the one header that does not come by itself. The
+        *storage_class* "" leaves it to the store. Raises `SourceChanged` when the original has
         another ETag (If-Match), `SourceGone`, or a `Permanent` error when the store does not do it.
         After `ConnectionLost` and `Stalled` the copy may be there; asking again does no harm.
         """

@@ -42,6 +42,7 @@ from s3flow.stores.memory_object import (
     MemoryBody,
     MemoryObject,
     MemoryUpload,
+    copied_headers,
     crc64,
     cut,
     describe,
@@ -81,6 +82,7 @@ class MemoryStore(MemoryRemovals, MemoryArchive):
         self.service: str = beside.service if beside else f"memory:{id(self):x}"
         self.owner = ""
         self.opening = NOT_SEALED
+        self.websites: set[str] = set()
         self.limits = limits or (Limits() if strict_parts else Limits(min_part_size=1))
         self._with_checksums = with_checksums
         self._chunk_size = chunk_size
@@ -215,16 +217,27 @@ class MemoryStore(MemoryRemovals, MemoryArchive):
         self._place(bucket, key, stored)
         return Stored(len(data), stored.etag, stored.checksums)
 
+    async def is_website(self, bucket: str) -> bool:
+        """Say whether a test made the bucket a website."""
+        return bucket in self.websites
+
     async def copy_object(
-        self, original: Original, bucket: str, key: bytes, *, storage_class: str, with_tags: bool
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        *,
+        storage_class: str,
+        with_tags: bool,
+        redirect: str = "",
     ) -> Stored:
         """Copy an object of this service; it gets an ETag as if it was put whole."""
         self.refuse(bucket, key)
         found = await self._original(original)
         if len(found.data) > self.limits.max_put_size or (bucket, key) == original[:2]:
             raise Refused(f"{self._at(bucket, key)}: too large, or itself (400 InvalidRequest)")
-        tags = found.tags if with_tags else {}
-        about = Attributes(found.headers, tags, storage_class or "STANDARD", 0)
+        kept = copied_headers(found.headers, redirect)
+        about = Attributes(kept, found.tags if with_tags else {}, storage_class or "STANDARD", 0)
         stored = self._made(found.data, hashlib.md5(found.data).hexdigest(), about)  # noqa: S324
         self._place(bucket, key, stored)
         return Stored(len(found.data), stored.etag, stored.checksums)

@@ -132,6 +132,13 @@ async def read_all(body: Body) -> bytes:
     return bytes(data)
 
 
+def copied_headers(headers: Mapping[str, str], redirect: str) -> dict[str, str]:
+    """Give the headers of a copy: where its original redirects to does not come by itself."""
+    name = "x-amz-website-redirect-location"
+    kept = {each: value for each, value in headers.items() if each != name}
+    return {**kept, name: redirect} if redirect else kept
+
+
 def crc64(data: bytes) -> str:
     """Give CRC64NVME in base64, as S3 sends it."""
     return base64.b64encode(checksums.crc64nvme(data).to_bytes(8, "big")).decode()

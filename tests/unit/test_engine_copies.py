@@ -71,7 +71,10 @@ async def test_a_small_object_takes_one_request_and_no_byte_passes(lab: Lab) -> 
     assert await lab.sync() == {Outcome.VERIFIED: 21}
     assert lab.differences() == []
     assert await lab.proofs() == {("server_copy", "etag"): 21}
-    assert calls(source) == {"list_page": 1}
+    # Once for the bucket, and for what is empty, which may redirect.
+    asked = calls(source)
+    assert 1 <= asked.pop("is_website") <= QUICK.concurrency
+    assert asked == {"list_page": 1, "head_object": 1}
     assert calls(target) == {"copy_object": 21, "find": 1}
     assert sum(event.bytes for event in lab.of(BytesMoved)) == sum(range(100, 120))
     assert rated(lab) == sum(range(100, 120))
@@ -91,6 +94,23 @@ async def test_headers_tags_and_storage_class_come_along(lab: Lab) -> None:
         assert about.items() <= dict(copy.headers).items()
         assert copy.tags == {"k": "v"}
         assert copy.storage_class == "STANDARD_IA"
+
+
+@pytest.mark.parametrize("size", [0, 10])
+@pytest.mark.parametrize("is_website", [False, True])
+async def test_redirects_come_along(lab: Lab, size: int, is_website: bool) -> None:
+    redirect = {"x-amz-website-redirect-location": "/elsewhere"}
+    lab.put(b"small", size, headers=redirect)
+    lab.put(b"parts", SIZE, part_size=1000, headers=redirect)
+    if is_website:
+        lab.src.websites.add("from")
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    assert {method for method, _ in await lab.proofs()} == {"server_copy", "server_multipart"}
+    for key in (b"small", b"parts"):
+        copy = lab.dst.peek("to", key)
+        assert copy is not None
+        kept = is_website or size == 0 or key == b"parts"
+        assert (redirect.items() <= dict(copy.headers).items()) is kept
 
 
 async def test_a_storage_class_is_mapped_and_tags_are_dropped_on_demand(lab: Lab) -> None:

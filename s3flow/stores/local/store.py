@@ -124,6 +124,7 @@ class LocalStore:
         *,
         storage_class: str,  # noqa: ARG002
         with_tags: bool,  # noqa: ARG002
+        redirect: str = "",  # noqa: ARG002
     ) -> Stored:
         """Refuse: what is to be copied is in a store, and this is a folder."""
         raise Refused(f"{self._at(bucket, key)}: a folder copies nothing by itself")

@@ -34,9 +34,16 @@ class Copies:
         self._acls = acls
 
     async def copy_object(
-        self, original: Original, bucket: str, key: bytes, storage_class: str, *, with_tags: bool
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        storage_class: str,
+        redirect: str,
+        *,
+        with_tags: bool,
     ) -> Stored:
-        """Copy a whole object; its headers and metadata come along by default."""
+        """Copy a whole object; its headers and metadata come along by default, but for one."""
         headers = _from(original)
         if self._written:
             headers |= self._written
@@ -44,6 +51,8 @@ class Copies:
             headers |= await self._acls.headers(bucket)
         if storage_class:
             headers["x-amz-storage-class"] = storage_class
+        if redirect:
+            headers["x-amz-website-redirect-location"] = redirect
         if not with_tags:
             headers["x-amz-tagging-directive"] = "REPLACE"  # by none
         call = Call("CopyObject", "PUT", bucket, key, "", headers)

@@ -75,6 +75,15 @@ class Rare:
         await response.read_all(ERROR_LIMIT)
         return RestoreAnswer.ACCEPTED if response.status == 202 else RestoreAnswer.RESTORED
 
+    async def is_website(self, bucket: str) -> bool:
+        """Say whether a bucket is known to be a website."""
+        call = Call("GetBucketWebsite", "GET", bucket, None, "website=", {})
+        try:
+            response = await self._rest.send(call)
+        except errors.Permanent:
+            return False  # it is none, or not for us to know
+        return b"<WebsiteConfiguration" in await response.read_all(ERROR_LIMIT)
+
     async def list_parts(self, bucket: str, key: bytes, upload_id: str) -> list[Part]:
         """Give the parts that arrived, ascending."""
         parts: list[Part] = []

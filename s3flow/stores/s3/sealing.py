@@ -10,6 +10,7 @@ from s3flow import errors
 from s3flow.model import Sealed
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.settings import S3Settings
+from s3flow.wire import Response
 
 _SSE = "x-amz-server-side-encryption"
 _KEY_BYTES = 32
@@ -74,6 +75,16 @@ class Acls:
         self._rest = rest
         self._headers = {"x-amz-acl": acl}
         self._takes: dict[str, bool] = {}
+
+    async def send(self, call: Call, headers: dict[str, str]) -> Response:
+        """Send *call*, whose *headers* these are, with an ACL or, if that is refused, without."""
+        headers |= await self.headers(call.bucket)
+        try:
+            return await self._rest.send(call)
+        except errors.AclRefused:
+            self.refused(call.bucket)
+            del headers["x-amz-acl"]
+            return await self._rest.send(call)
 
     async def headers(self, bucket: str) -> dict[str, str]:
         """Give the header for a write to *bucket*, or none."""

@@ -80,6 +80,7 @@ class S3Store:
         self._written = written(settings)
         self._acls = Acls(self._rest, settings.acl) if settings.acl else None
         self._rare = Rare(settings, self._rest, self._sealed)
+        self.is_website = self._rare.is_website
         self._removals = Removals(self._rest, self)
         self._copies = Copies(self._rest, self._written, self._sealed, self._acls)
         self._reading = {"accept-encoding": "identity", **self._sealed}
@@ -241,12 +242,19 @@ class S3Store:
         )
 
     async def copy_object(
-        self, original: Original, bucket: str, key: bytes, *, storage_class: str, with_tags: bool
+        self,
+        original: Original,
+        bucket: str,
+        key: bytes,
+        *,
+        storage_class: str,
+        with_tags: bool,
+        redirect: str = "",
     ) -> Stored:
         """Copy a whole object of this service. Raises `SourceChanged`, `SourceGone`."""
         self.refuse(bucket, key)
         return await self._copies.copy_object(
-            original, bucket, key, storage_class, with_tags=with_tags
+            original, bucket, key, storage_class, redirect, with_tags=with_tags
         )
 
     async def create_multipart_upload(
@@ -262,23 +270,15 @@ class S3Store:
         answer that is no XML: S3 repeats control characters of the key in it.
         """
         self.refuse(bucket, key)
-        headers = write_headers(attributes, with_token=True)
-        if self._written:
-            headers |= self._written
-        if self._acls is not None:
-            headers |= await self._acls.headers(bucket)
+        headers = write_headers(attributes, with_token=True) | self._written
         if self._asks_checksums and self._is_aws:
             headers["x-amz-checksum-algorithm"] = "CRC64NVME"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         call = Call("CreateMultipartUpload", "POST", bucket, key, "uploads=", headers)
-        try:
+        if self._acls is None:
             response = await self._rest.send(call)
-        except errors.AclRefused:
-            if self._acls is None:
-                raise
-            self._acls.refused(bucket)
-            del headers["x-amz-acl"]
-            response = await self._rest.send(call)
+        else:
+            response = await self._acls.send(call, headers)
         body = await response.read_all(ERROR_LIMIT)
         self._check_success(call, response, body)
         return upload_id_of(body, self._rest.where(bucket, key))
