@@ -78,3 +78,11 @@ class Due(NamedTuple):
     target_etag: str
     version_id: str  # "": none is known
     reason: str
+
+
+class Spent(NamedTuple):
+    """What was asked to be restored within a time."""
+
+    objects: int
+    bytes: int
+    first_at: int  # milliseconds since the epoch; 0: nothing was

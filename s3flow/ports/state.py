@@ -19,7 +19,7 @@ from s3flow.model import (
     Transfer,
     Verdict,
 )
-from s3flow.records import Audited, Due, Record
+from s3flow.records import Audited, Due, Record, Spent
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -143,6 +143,25 @@ class StateStore(Protocol):
 
     async def next_due(self, flow: str, state: State) -> int | None:
         """Say when the first object in *state* is due (milliseconds), None if none is."""
+        ...
+
+    async def last_due(self, flow: str, state: State) -> int | None:
+        """Say when the last object in *state* is due (milliseconds), None if none is."""
+        ...
+
+    async def note_restores(self, transfers: Sequence[Transfer], at: int) -> list[int]:
+        """Note that restores of a flow's objects are about to be asked for at *at* (milliseconds).
+
+        Gives, for each, how often that was noted of this version by now.
+        """
+        ...
+
+    async def restores_since(self, flow: str, since: int) -> Spent:
+        """Say what was noted after *since* (milliseconds)."""
+        ...
+
+    async def hasten(self, flow: str, bucket: str, keys: Sequence[bytes], at: int) -> int:
+        """Let those of *keys* that are RESTORING be due at *at* (ms), if not earlier; says how many."""
         ...
 
     async def totals(self, flow: str) -> list[Total]: ...

@@ -17,7 +17,7 @@ from s3flow.model import (
     Verdict,
 )
 from s3flow.ports import ROWS_AT_ONCE
-from s3flow.records import Audited, Due, Record
+from s3flow.records import Audited, Due, Record, Spent
 from s3flow.state import audit, flows, routes, sql
 from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
@@ -189,6 +189,16 @@ class Queries:
         """Say when the first object in *state* is due (milliseconds), None if none is."""
         [(due_at,)] = await self._select(sql.NEXT_DUE, flow, sql.CODES[state])
         return None if due_at is None else int(due_at)
+
+    async def last_due(self, flow: str, state: State) -> int | None:
+        """Say when the last object in *state* is due (milliseconds), None if none is."""
+        [(due_at,)] = await self._select(sql.LAST_DUE, flow, sql.CODES[state])
+        return None if due_at is None else int(due_at)
+
+    async def restores_since(self, flow: str, since: int) -> Spent:
+        """Say what was asked for after *since* (milliseconds)."""
+        [(objects, size, first_at)] = await self._select(sql.RESTORES_SINCE, flow, since)
+        return Spent(int(objects), int(size), int(first_at or 0))
 
     async def audited(self) -> dict[str, audit.Head]:
         """Name the flows that have an audit trail, with its head; forgotten ones among them."""

@@ -65,6 +65,7 @@ DROP_OF_FLOW = (
     "DELETE FROM dropped WHERE flow_id = ?",
     "DELETE FROM samples WHERE flow_id = ?",
     "DELETE FROM abandoned WHERE flow_id = ?",
+    "DELETE FROM restores WHERE flow_id = ?",
 )
 
 VERDICTS = (
@@ -180,6 +181,21 @@ SET_UPLOAD = (
 TRY_AGAIN = (
     "UPDATE objects SET state = ?, reason = ?, message = '', method = '', proof = '',"
     " target_etag = '', attempts = 0, retry_at = 0, due_at = 0, updated_at = ? WHERE id = ?"
+)
+
+# --- restores --------------------------------------------------------------------------------
+
+ADD_RESTORE = (
+    "INSERT INTO restores (flow_id, object_id, generation, asked_at, bytes) VALUES {rows}"
+)
+RESTORES_OF = "SELECT count(*) FROM restores WHERE object_id = ? AND generation = ?"
+RESTORES_SINCE = (
+    "SELECT count(*), coalesce(sum(bytes), 0), min(asked_at) FROM restores"
+    " WHERE flow_id = ? AND asked_at > ?"
+)
+HASTEN = (
+    "UPDATE objects SET due_at = ? WHERE flow_id = ? AND bucket_id = ? AND object_key = ?"
+    " AND state = 6 AND due_at > ?"
 )
 
 # --- totals, samples, abandoned uploads ------------------------------------------------------
@@ -301,6 +317,7 @@ NEXT_DUE = (
     "SELECT min(due_at) FROM objects INDEXED BY objects_due"
     " WHERE flow_id = ? AND state = ? AND due_at > 0"
 )
+LAST_DUE = NEXT_DUE.replace("min(due_at)", "max(due_at)")
 CLAIM_INTERRUPTED = Select(
     _CLAIMED,
     "FROM objects INDEXED BY objects_interrupted"

@@ -9,7 +9,7 @@ from s3flow.errors import StateError
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
 from s3flow.state import changes as outcomes
-from s3flow.state import flows, pages, routes, sql
+from s3flow.state import flows, pages, restores, routes, sql
 from s3flow.state.claims import Claims, Taken
 from s3flow.state.queries import Database, Queries, fetch
 from s3flow.state.steps import Each, Fetch, Steps
@@ -214,6 +214,14 @@ class SqlState(Queries):
             return None if due is None else due / 1000
 
         return await self._database.read(work)
+
+    async def note_restores(self, transfers: Sequence[Transfer], at: int) -> list[int]:
+        """Note that restores are about to be asked for; says how often that was, of each."""
+        return await self._database.write(lambda: restores.note(transfers, at))
+
+    async def hasten(self, flow: str, bucket: str, keys: Sequence[bytes], at: int) -> int:
+        """Let those of *keys* that are RESTORING be due at *at* (ms), if not earlier."""
+        return await self._database.write(lambda: restores.hasten(flow, bucket, keys, at))
 
     async def forget(self, flow: str) -> bool:
         """Drop all that is known of a flow: at once for readers, row by row behind their backs."""

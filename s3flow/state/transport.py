@@ -82,6 +82,11 @@ TABLES = (
         ("object_key",),
         where=_NAMED,
     ),
+    Table(
+        "restores",
+        ("flow_id", "object_id", "generation", "asked_at", "bytes"),
+        where=_NAMED,
+    ),
     Table("totals", (*_LINE, "objects", "bytes"), where=f"{_NAMED} AND objects <> 0"),
     Table(
         "objects",

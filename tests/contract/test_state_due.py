@@ -69,3 +69,41 @@ async def test_a_new_version_is_due_for_nothing(state: StateStore) -> None:
     await merge(state, changed=[(transfer.id, found(b"a", size=11))])
     assert await state.next_due(NAME, State.RESTORING) is None
     assert [it.size for it in await state.claim(NAME, 10)] == [11]
+
+
+async def test_restores_are_noted_and_counted_across_restarts(
+    home: Home, state: StateStore
+) -> None:
+    await merge(state, *(found(key) for key in (b"a", b"b")))
+    first, second = await state.claim(NAME, 10)
+    assert await state.restores_since(NAME, 0) == (0, 0, 0)
+    assert await state.note_restores([first, second], 1_000) == [1, 1]
+    assert await state.note_restores([second], 2_000) == [2]
+    assert await state.note_restores([], 2_000) == []
+    again = await home.open()
+    assert await again.restores_since(NAME, 999) == (3, 30, 1_000)
+    assert await again.restores_since(NAME, 1_000) == (1, 10, 2_000)
+    newer = second._replace(generation=second.generation + 1)
+    assert await again.note_restores([newer], 3_000) == [1]  # another version was never restored
+    await again.forget(NAME)
+    assert await again.restores_since(NAME, 0) == (0, 0, 0)
+
+
+async def test_what_has_thawed_early_is_looked_at_at_once(state: StateStore) -> None:
+    await merge(state, *(found(key) for key in (b"a", b"b", b"c")))
+    by_key = {it.key: it for it in await state.claim(NAME, 10)}
+    await state.save(
+        [
+            Change(by_key[b"a"], State.RESTORING, due_at=9_000),
+            Change(by_key[b"b"], State.RESTORING, due_at=100),
+            Change(by_key[b"c"], State.RESTORE_REQUESTED, due_at=9_000),
+        ]
+    )
+    bucket = by_key[b"a"].bucket
+    assert await state.last_due(NAME, State.RESTORING) == 9_000
+    assert await state.hasten(NAME, bucket, [b"a", b"b", b"c", b"none"], 500) == 1
+    assert await state.hasten(NAME, "no-such-bucket", [b"a"], 500) == 0
+    due = await state.due(NAME, State.RESTORING, 500, 10)
+    assert [(it.transfer.key, it.at) for it in due] == [(b"b", 100), (b"a", 500)]
+    assert await state.next_due(NAME, State.RESTORE_REQUESTED) == 9_000
+    assert await state.last_due(NAME, State.VERIFIED) is None

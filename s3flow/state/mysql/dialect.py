@@ -24,6 +24,10 @@ def _update(columns: str, fixed: str = "") -> str:
     )
 
 
+_NEXT_DUE = (
+    "SELECT min(due_at) FROM objects FORCE INDEX (objects_due_at)"
+    " WHERE flow_id = ? AND state = ? AND due_at > 0"
+)
 _NAME = "CONVERT(b.name USING utf8mb4)"
 _UNTOUCHED = (
     "o.message = '', o.method = '', o.proof = '', o.target_etag = '', o.attempts = 0,"
@@ -102,10 +106,8 @@ STATEMENTS = {
         "SELECT id, due FROM objects FORCE INDEX (objects_due)"
         " WHERE flow_id = ? AND due > 0 ORDER BY due, id LIMIT ?"
     ),
-    sql.NEXT_DUE: (
-        "SELECT min(due_at) FROM objects FORCE INDEX (objects_due_at)"
-        " WHERE flow_id = ? AND state = ? AND due_at > 0"
-    ),
+    sql.NEXT_DUE: _NEXT_DUE,
+    sql.LAST_DUE: _NEXT_DUE.replace("min(due_at)", "max(due_at)"),
     sql.FAILURES: (
         f"SELECT {_NAME}, o.object_key, o.reason, o.message"
         " FROM objects o FORCE INDEX (objects_work) JOIN buckets b ON b.id = o.bucket_id"
