@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from s3flow.model import Change, Method, PageChanges, Proof, State, Transfer
@@ -323,6 +325,10 @@ async def test_the_old_tools_queries_run_unchanged(home: Home, state: StateStore
         ("2026-11-21", 4, 3),
         ("2026-11-20", 4, 4),
     ]
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    (printed,) = re.findall(r"`(SELECT DATE\(updated_at\) AS date.*?)`", readme)
+    rates = [(str(row[0]), float(row[3])) for row in await query(state, printed)]
+    assert rates == [("2026-11-22", 0.0), ("2026-11-21", 75.0), ("2026-11-20", 100.0)]
 
 
 async def test_rows_say_what_the_old_ones_did(home: Home, state: StateStore) -> None:
