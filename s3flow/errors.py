@@ -44,6 +44,12 @@ class StateLocked(StateError):
     reason = "state_locked"
 
 
+class StateAway(StateError):
+    """The state's server cannot be reached, or takes no writes: likely to pass by itself."""
+
+    reason = "state_away"
+
+
 class StateLost(StateError):
     """This process may not write to the state any more: all ends, and a new start goes on."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from s3flow.errors import Blocked, ConfigError, S3flowError, StateLocked
+from s3flow.errors import Blocked, ConfigError, S3flowError, StateAway, StateLocked
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -39,7 +39,7 @@ def fail(error: BaseException) -> NoReturn:
         raise typer.Exit(Ending.LOCKED)
     # What breaks on the way, or is not mounted yet, may work at the next start; supervisors leave
     # alone what ends with 2.
-    again = isinstance(error, Blocked) or (running and not isinstance(error, ConfigError))
+    again = isinstance(error, Blocked | StateAway) or (running and not isinstance(error, ConfigError))
     raise typer.Exit(Ending.INTERRUPTED if again else Ending.USAGE)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from s3flow.errors import StateEmpty, StateError
+from s3flow.errors import StateAway, StateEmpty, StateError
 from s3flow.model import Discovered, Flow, Listed, PageChanges, Place
 from s3flow.state import sql
 from s3flow.state.address import MySqlAddress
@@ -62,6 +62,8 @@ async def test_each_refusal_names_its_remedy(
     assert "CREATE DATABASE no_such_schema" in await refusal(missing)
     nobody = replace(address, port=servers.free_port(), password=SECRET)
     assert "see that the server runs and is reachable" in await refusal(nobody)
+    with pytest.raises(StateAway):  # supervisors try again: it may not have started yet
+        await open_state(nobody)
     nowhere = replace(address, host="nowhere.invalid", password=SECRET)
     assert "host and port in the state's address are right" in await refusal(nowhere)
 
@@ -118,6 +120,18 @@ def certified() -> Iterator[tuple[mariadb.MariaDb, Path]]:
 async def test_small_packets_are_refused(plain_server: mariadb.MariaDb) -> None:
     message = await refusal(mariadb.Schemas(plain_server.address("mysql")).make())
     assert "max_allowed_packet is 1,048,576 bytes: set it to at least 4M" in message
+
+
+async def test_a_socket_of_this_machine(plain_server: mariadb.MariaDb) -> None:
+    schemas = mariadb.Schemas(plain_server.address("mysql"))
+    schemas.query("SET GLOBAL max_allowed_packet = 16777216")
+    address = replace(schemas.make(), host="", unix_socket=str(plain_server.socket))
+    state = await open_state(address)
+    await state.open_flow(FLOW)
+    await state.close()
+    assert str(plain_server.socket) in str(address)
+    missing = replace(address, unix_socket=f"{plain_server.socket}.none")
+    assert "see that the server runs" in await refusal(missing)
 
 
 async def test_without_tls_none_is_made_up(plain_server: mariadb.MariaDb) -> None:
@@ -329,7 +343,7 @@ async def test_people_see_times_and_keys(
     await state.close()
     rows = mysql_schemas.query(
         "SELECT flow, bucket, `key`, state, outcome, CAST(modified AS CHAR), CAST(discovered AS CHAR)"
-        " FROM files ORDER BY `key`",
+        " FROM inventory ORDER BY `key`",
         address.database,
     )
     told = ("discovered", "pending", "2020-09-13 12:26:40", "2023-11-14 22:13:20")

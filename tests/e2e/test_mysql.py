@@ -230,7 +230,7 @@ def test_a_stop_while_the_server_is_away_ends(
     try:
         running.stop()
         running.wait(75)
-        refused = program.run("status", code=2)
+        refused = program.run("status", code=75)
         assert "see that the server runs" in refused.err
         assert PASSWORD not in refused.err
     finally:

@@ -9,7 +9,7 @@ from enum import Enum
 from pymysql.constants import CR, ER
 from pymysql.err import Error, InterfaceError, InternalError
 
-from s3flow.errors import StateError
+from s3flow.errors import StateAway, StateError
 
 
 class Cure(Enum):
@@ -123,11 +123,10 @@ def explain(error: BaseException, address: object, database: str) -> StateError:
     cause = error.__cause__
     if isinstance(cause, OSError):
         message += f": {cause.strerror or str(cause) or 'no answer in time'}"
+    passes = cure(error) is not Cure.NONE
     remedy = _REMEDIES.get(number) or _REFUSALS.get(number)
-    if remedy is None:
-        remedy = (
-            "it is tried again"
-            if cure(error) is not Cure.NONE
-            else "this is a bug in s3flow if its tables were not altered by hand"
-        )
-    return StateError(f"state {address}: {message}; {remedy.format(database=database)}")
+    if remedy is None and passes:
+        remedy = "it is tried again"
+    remedy = remedy or "this is a bug in s3flow if its tables were not altered by hand"
+    kind = StateAway if passes else StateError
+    return kind(f"state {address}: {message}; {remedy.format(database=database)}")
