@@ -60,6 +60,7 @@ async def filled(home: Home) -> None:
     scan = await merge(state, *[found(key) for key in ODD_KEYS])
     await merge(state, found(b"x", State.SKIPPED, reason="filtered"), bucket="b\u00fccket")
     one, two, three, four, *_ = await state.claim("documents", 99)
+    await state.note_restores([one, two], 5)
     home.clock.now += 1.125
     await state.save(
         [
