@@ -293,3 +293,30 @@ class TargetExists(Permanent):
     """Another object is at the target key, and the overwrite policy keeps it."""
 
     reason = "target_exists"
+
+
+# --- of moves: the copy is proven, and its source stays --------------------------------------
+
+
+class DeleteDenied(Permanent):
+    """The source may not be deleted: no permission, a lock, a legal hold."""
+
+    reason = "delete_denied"
+
+
+class DeleteFailed(Permanent):
+    """The source could not be deleted, as often as it was tried."""
+
+    reason = "delete_failed"
+
+
+class UnguardedDelete(Permanent):
+    """The source's store deletes whatever is at a key, also what came after the copy."""
+
+    reason = "unguarded_delete"
+
+
+class TargetLost(Permanent):
+    """A proven copy is not at the target any more."""
+
+    reason = "target_lost"

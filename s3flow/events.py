@@ -128,6 +128,27 @@ class FlowUnblocked(NamedTuple):
     reason: str
 
 
+class DeletesHeld(NamedTuple):
+    """No source of a move is deleted: a person or the circuit breaker (*reason*) says so; it copies on."""
+
+    flow: str
+    reason: str
+    message: str
+
+
+class DeletesResumed(NamedTuple):
+    """Sources of a move are deleted again."""
+
+    flow: str
+
+
+class Kept(NamedTuple):
+    """The source of a proven copy stays; *first* of its bucket and reason."""
+
+    change: Change
+    first: bool
+
+
 class UploadAborted(NamedTuple):
     """An unfinished upload of ours that nobody will continue was removed."""
 
@@ -195,6 +216,9 @@ Event = (
     | ThrottleChanged
     | FlowBlocked
     | FlowUnblocked
+    | DeletesHeld
+    | DeletesResumed
+    | Kept
     | UploadAborted
     | RouteDecided
     | LoopHeld

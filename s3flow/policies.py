@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+# Why the source of a proven copy stays, where no error says it: nothing but the sizes was compared.
+WEAK_PROOF = "weak_proof"
+LOST_METADATA = "unreadable-metadata"  # also the name of the field that the target lacks
+
 
 class Overwrite(StrEnum):
     """What happens to an object that is at the target key already."""

@@ -16,6 +16,7 @@ class Fact(StrEnum):
     SKIPPED = "skipped"
     FAILED = "failed"
     DELETED = "deleted"  # at the source, after it was verified
+    KEPT = "kept"  # at the source, though it was to be deleted after it was verified
     RETRIED = "retried"  # sent back to work by a person, after it had failed
     VANISHED = "vanished"  # at the source, before it was verified
     CHANGED = "changed"  # another version is at the source, after this one was done
@@ -86,3 +87,11 @@ class Spent(NamedTuple):
     objects: int
     bytes: int
     first_at: int  # milliseconds since the epoch; 0: nothing was
+
+
+class Hold(NamedTuple):
+    """Why no source of a flow is deleted, and since when (epoch); *tripped*: no person said so."""
+
+    why: str
+    since: float
+    tripped: bool = False

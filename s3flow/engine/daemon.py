@@ -8,18 +8,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from s3flow.engine.deleter import Deleter
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
-from s3flow.engine.flow import Crew, OwnHands, RunningFlow
+from s3flow.engine.flow import Crew, OwnHands, RunningFlow, Side
+from s3flow.engine.holding import OwnHolds
 from s3flow.engine.recorder import Recorder, unsettled_change
 from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring, decided_at_start
-from s3flow.errors import StateError
-from s3flow.events import Emit, Event, Recorded, RouteDecided, Warned
+from s3flow.errors import Corrupted, StateError
+from s3flow.events import Emit, Event, Recorded, Retried, RouteDecided, ScanFinished, Warned
 from s3flow.model import Change, Sample, State, Verdict
-from s3flow.ports import Crc64, StateStore
+from s3flow.policies import Mode
+from s3flow.ports import Crc64, Holds, StateStore
 
 SAMPLE_EVERY = 1.0  # seconds
 LAST_WRITE = 2.0  # seconds that the state is given in any case, also after a second signal
@@ -37,7 +40,9 @@ class Daemon:
     stop: asyncio.Event
     abandon: asyncio.Event = field(default_factory=asyncio.Event)  # a second signal: no draining
     crew: Crew = field(default_factory=OwnHands)
+    holds: Holds = field(default_factory=OwnHolds)
     flows: dict[str, RunningFlow] = field(default_factory=dict)
+    _deleters: dict[str, Deleter] = field(default_factory=dict)  # of flows that move
     _verdicts: list[Verdict] = field(default_factory=list)  # that are not durable yet
 
     async def run(self, *, once: bool) -> None:
@@ -81,9 +86,7 @@ class Daemon:
                 route.verdicts.take(verdict)
             for verdict in route.verdicts.decided.values():
                 self.tell(RouteDecided(verdict))
-        certain = decided_at_start(
-            wiring.flow, wiring.source, wiring.target, time.time()
-        )
+        certain = decided_at_start(wiring.flow, wiring.source, wiring.target, time.time())
         if certain is not None:
             self._emit(RouteDecided(certain))
 
@@ -91,17 +94,40 @@ class Daemon:
         name = route.flow.name
         feed = Feed(self.state, name, self.stop, recorder.flush)
         samples = await self.state.samples(name)
+        blockade = Blockade(name, self.pace.block_retry, self._emit, self.stop)
         return RunningFlow(
             route=route,
             feed=feed,
             discovery=Discovery(Survey(route, self.pace.backoff), self.state, feed.wake),
             recorder=recorder,
-            blockade=Blockade(name, self.pace.block_retry, self._emit, self.stop),
+            blockade=blockade,
             backoff=self.pace.backoff,
             crew=self.crew,
             workers=self.pace.concurrency_of(route.flow),
             done=samples[-1] if samples else Sample(time.time(), 0, 0),
+            sides=self._sides(route, feed, recorder, blockade),
         )
+
+    def _sides(
+        self, route: Route, feed: Feed, recorder: Recorder, blockade: Blockade
+    ) -> list[Side]:
+        """Make what a flow has to do besides moving."""
+        sides: list[Side] = []
+        if route.flow.mode is Mode.MOVE:
+            deleter = Deleter(
+                route,
+                self.state,
+                recorder,
+                feed,
+                blockade,
+                self.pace.backoff,
+                self.pace.block_retry,
+                self.holds,
+            )
+            feed.deleting = deleter.has_work
+            self._deleters[route.flow.name] = deleter
+            sides.append(deleter)
+        return sides
 
     async def _run_flows(self, *, once: bool) -> None:
         running = asyncio.create_task(self._all_flows(once=once))
@@ -166,13 +192,25 @@ class Daemon:
             self._count(event)
         elif isinstance(event, RouteDecided):
             self._verdicts.append(event.verdict)
+        elif self._deleters:
+            self._tell_deleter(event)
         self.tell(event)
+
+    def _tell_deleter(self, event: Event) -> None:
+        if isinstance(event, ScanFinished) and event.flow in self._deleters:
+            self._deleters[event.flow].scanned()
+        elif isinstance(event, Retried) and event.reason == Corrupted.reason:
+            deleter = self._deleters.get(event.transfer.flow)
+            if deleter is not None:
+                deleter.corrupted()
 
     def _count(self, event: Recorded) -> None:
         for change in event.changes:
             flow = self.flows[change.transfer.flow]
             if change.state is State.VERIFIED:
                 flow.verified()
+        for deleter in self._deleters.values():
+            deleter.recorded(event.changes)
         for name in {change.transfer.flow for change in event.changes}:
             # A retry is due some time, or a change was fenced off by a newer version: look again.
             self.flows[name].feed.wake()

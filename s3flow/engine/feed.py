@@ -48,6 +48,9 @@ class Feed:
         self._closed = False
         self.in_flight = 0
         self.idle: Callable[[], Awaitable[None]] | None = None  # called when nothing is left to do
+        self.deleting: Callable[[], Awaitable[bool]] | None = (
+            None  # what is found changed comes back
+        )
 
     def wake(self) -> None:
         """Look again: there may be something to claim, or nothing left."""
@@ -89,7 +92,7 @@ class Feed:
             if self._ready:
                 return True
         due = await self._state.next_retry(self._flow)
-        thaws = due is None and not self.in_flight and await self._thaws()
+        thaws = due is None and not self.in_flight and await self._may_come_back()
         # Woken since the first look: a walk may have found something, and even have ended, after it.
         if not self.in_flight and due is None and not thaws and not self._wake.is_set():
             if self.idle is not None:
@@ -99,7 +102,9 @@ class Feed:
         await self._sleep(due)
         return True
 
-    async def _thaws(self) -> bool:
+    async def _may_come_back(self) -> bool:
+        if self.deleting is not None and await self.deleting():
+            return True
         for state in (State.RESTORING, State.RESTORE_REQUESTED):
             if await self._state.next_due(self._flow, state) is not None:
                 return True

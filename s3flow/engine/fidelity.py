@@ -6,7 +6,7 @@ from s3flow.engine import plan
 from s3flow.engine.route import TOKEN_HEADER, Route, object_name
 from s3flow.errors import AccessDenied, TagsUnreadable
 from s3flow.model import Attributes, ObjectInfo, Transfer
-from s3flow.policies import TagPolicy
+from s3flow.policies import LOST_METADATA, TagPolicy
 
 
 async def attributes_of(
@@ -16,7 +16,7 @@ async def attributes_of(
     limits = route.target.limits
     dropped = [] if limits.carries_headers else sorted({_field(name) for name in info.headers})
     if info.missing_metadata:
-        dropped.append("unreadable-metadata")
+        dropped.append(LOST_METADATA)
     tags, tags_dropped = await _tags(route, transfer, info)
     if tags_dropped:
         dropped.append("tags")

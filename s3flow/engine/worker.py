@@ -28,8 +28,8 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import Retried, TransferEnded, TransferStarted
-from s3flow.model import Change, Listed, State, Transfer
-from s3flow.policies import Overwrite
+from s3flow.model import Change, Listed, Proof, State, Transfer
+from s3flow.policies import LOST_METADATA, WEAK_PROOF, Mode, Overwrite
 
 # After these no part counts any more: an attempt that sent some has got no further.
 _FOR_NOTHING = (Conflict, Corrupted, NoSuchUpload, SourceChanged)
@@ -135,9 +135,22 @@ class Worker:
             dropped=copied.dropped,
             version_id=copied.version_id or "",
         )
+        if self.route.flow.mode is Mode.MOVE:
+            self._doom(change)
         if copied.stored.settle is None:
             return Entry(change)
         return Entry(change, self.route.target, copied.stored)
+
+    def _doom(self, change: Change) -> None:
+        """Say when the source may be deleted: never on its size alone."""
+        if change.proof == Proof.SIZE:
+            change.reason = WEAK_PROOF
+            change.message = "nothing but the sizes could be compared"
+        elif LOST_METADATA in change.dropped:
+            change.reason = LOST_METADATA
+            change.message = "it has metadata that HTTP cannot carry: the copy lacks it"
+        else:
+            change.due_at = int((time.time() + self.route.flow.delete_after) * 1000)
 
     def _pending(self, transfer: Transfer) -> Change:
         """Leave the transfer for the next start, with its upload."""

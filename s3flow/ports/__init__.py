@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from s3flow.ports.state import (
     ROWS_AT_ONCE,
+    Holds,
     StateStore,
 )
 from s3flow.ports.stores import (
@@ -25,6 +26,7 @@ __all__ = [
     "Clock",
     "Crc64",
     "Digest",
+    "Holds",
     "Source",
     "StateStore",
     "Target",

@@ -19,7 +19,7 @@ from s3flow.model import (
     Transfer,
     Verdict,
 )
-from s3flow.records import Audited, Due, Record, Spent
+from s3flow.records import Audited, Due, Hold, Record, Spent
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -145,6 +145,18 @@ class StateStore(Protocol):
         """Say when the first object in *state* is due (milliseconds), None if none is."""
         ...
 
+    async def make_due(self, flow: str, at: int) -> int:
+        """Let sources be deleted at *at* (ms) whose copies are proven, and that have no time yet.
+
+        So are those of adopted objects, of a flow that only copied so far, and those that stayed
+        because of what another start may have mended. Says how many.
+        """
+        ...
+
+    async def last_counts(self, flow: str) -> list[tuple[int, int]]:
+        """Give (listed, deleted until the next one began) of the last two finished scans, newest first."""
+        ...
+
     async def last_due(self, flow: str, state: State) -> int | None:
         """Say when the last object in *state* is due (milliseconds), None if none is."""
         ...
@@ -198,7 +210,10 @@ class StateStore(Protocol):
     async def samples(self, flow: str) -> list[Sample]: ...
 
     async def retry(self, flow: str, reason: str | None) -> int:
-        """Send failed objects (of one reason) back to work; says how many."""
+        """Send failed objects (of one reason) back to work; says how many.
+
+        Sources that could not be deleted are tried again as well.
+        """
         ...
 
     async def next_retry(self, flow: str) -> float | None:
@@ -210,3 +225,20 @@ class StateStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Holds(Protocol):
+    """Which flows' deletes are held. Beside the state, so that it can be changed while a daemon runs.
+
+    Raises `StateError` where that cannot be known.
+    """
+
+    async def get(self, flow: str) -> Hold | None: ...
+
+    async def put(self, flow: str, hold: Hold) -> None:
+        """Hold the flow's deletes from now on."""
+        ...
+
+    async def drop(self, flow: str) -> bool:
+        """Release them; False when they were not held."""
+        ...

@@ -84,9 +84,7 @@ def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transf
         if line != old_line or after.size != row.size:
             deltas.count(old_line, -1, -row.size)
             deltas.count(line, 1, after.size)
-            if after.state >= sql.FIRST_FINAL:
-                _, bucket_id, state, _, method, proof = line
-                trail.ended(change, bucket_id, state, after.size, method, proof)
+            _tell(row, after, change, trail)
         if after.dropped != row.dropped:
             deltas.dropped(row.flow_id, row.dropped, after.dropped)
         if (version := change.version) is not None:
@@ -119,15 +117,40 @@ def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transf
     return open_again
 
 
+def _tell(row: Current, after: Current, change: Change, trail: Trail) -> None:
+    """Note an outcome; and of what was proven, that it holds no more, or that its source stays."""
+    if row.state != _VERIFIED or after.state > _VERIFIED:
+        if after.state >= sql.FIRST_FINAL:
+            _, bucket_id, state, _, method, proof = after.line
+            trail.ended(change, bucket_id, state, after.size, method, proof)
+        return
+    it = change.transfer
+    fact = Happened(
+        Fact.KEPT if after.state == _VERIFIED else Fact.CHANGED,
+        row.bucket_id,
+        it.bucket,
+        row.object_key,
+        row.size,
+        it.etag,
+        row.target_etag,
+        change.version_id,
+        row.method,
+        row.proof,
+        change.reason,
+        change.message,
+    )
+    trail.note(it.flow, fact)
+
+
 def _after(row: Current, change: Change) -> Current:
     """Give the row as the change leaves it."""
     state = sql.CODES[change.state]
     method, proof, target_etag = str(change.method), str(change.proof), change.target_etag
     dropped = ",".join(change.dropped) if state == _VERIFIED and change.dropped else ""
-    if state == _DELETED:
-        # Why it was right to delete stays on record.
+    if state == _DELETED or (state == _VERIFIED and row.state == _VERIFIED):
+        # Why it is right to delete stays on record.
         method, proof = method or row.method, proof or row.proof
-        target_etag, dropped = target_etag or row.target_etag, row.dropped
+        target_etag, dropped = target_etag or row.target_etag, dropped or row.dropped
     size, generation = row.size, row.generation
     if change.version is not None:
         size, generation = change.version.size, generation + 1

@@ -190,6 +190,11 @@ class Queries:
         [(due_at,)] = await self._select(sql.NEXT_DUE, flow, sql.CODES[state])
         return None if due_at is None else int(due_at)
 
+    async def last_counts(self, flow: str) -> list[tuple[int, int]]:
+        """Give of the last two finished scans, the newest first: listed, and deleted since it began."""
+        rows = await self._select(sql.LAST_COUNTS, flow)
+        return [(int(listed), int(deleted)) for listed, deleted in rows]
+
     async def last_due(self, flow: str, state: State) -> int | None:
         """Say when the last object in *state* is due (milliseconds), None if none is."""
         [(due_at,)] = await self._select(sql.LAST_DUE, flow, sql.CODES[state])

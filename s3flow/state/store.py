@@ -9,7 +9,7 @@ from s3flow.errors import StateError
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
 from s3flow.state import changes as outcomes
-from s3flow.state import flows, pages, restores, routes, sql
+from s3flow.state import flows, moves, pages, restores, routes, sql
 from s3flow.state.claims import Claims, Taken
 from s3flow.state.queries import Database, Queries, fetch
 from s3flow.state.steps import Each, Fetch, Steps
@@ -201,6 +201,36 @@ class SqlState(Queries):
                 self._claims.look_again(flow, ids[0])
 
         while ids := await self._database.write(work, look_again):
+            count, last = count + len(ids), ids[-1]
+        return count + await self._retry_kept(flow, reason)
+
+    async def _retry_kept(self, flow: str, reason: str | None) -> int:
+        """Let sources that could not be deleted be tried again, in slices; says how many."""
+        count, last = 0, 0
+
+        def work() -> Steps[list[int]]:
+            flow_id = yield from flows.find_flow(flow)
+            if flow_id is None or not (yield from moves.kept(flow_id)):
+                return []
+            trail = Trail(self._process)
+            place = (flow_id, flow, reason, last)
+            return (yield from moves.retry_kept(*place, trail, self._now()))
+
+        while ids := await self._database.write(work):
+            count, last = count + len(ids), ids[-1]
+        return count
+
+    async def make_due(self, flow: str, at: int) -> int:
+        """Let the sources of proven copies that have no time yet be deleted at *at*; says how many."""
+        count, last = 0, 0
+
+        def work() -> Steps[list[int]]:
+            flow_id = yield from flows.need_flow(flow)
+            if not last and not (yield from moves.undue(flow_id)):
+                return []
+            return (yield from moves.make_due(flow_id, last, at))
+
+        while ids := await self._database.write(work):
             count, last = count + len(ids), ids[-1]
         return count
 

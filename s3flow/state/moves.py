@@ -1,0 +1,77 @@
+"""What moves ask of the state besides `due`: which sources are to be deleted after all, and what was listed.
+
+All are steps of the caller's work.
+"""
+
+from __future__ import annotations
+
+from s3flow.model import Proof
+from s3flow.policies import LOST_METADATA, WEAK_PROOF
+from s3flow.records import Fact
+from s3flow.state import sql
+from s3flow.state.audit import Happened
+from s3flow.state.changes import bucket_names, current, etags
+from s3flow.state.steps import Each, Fetch, Steps
+from s3flow.state.totals import Deltas
+from s3flow.state.trail import Trail
+
+_TRIED_AGAIN = ("", "unguarded_delete", "delete_failed", "same_object")  # as in `sql.UNDUE_IDS`
+
+
+def undue(flow_id: int) -> Steps[bool]:
+    """Say whether there are verified objects without a time, that `make_due` would give one."""
+    counts = dict((yield Fetch(sql.COUNT_VERIFIED, (flow_id,))))
+    expected = sum(int(counts.get(reason, 0)) for reason in _TRIED_AGAIN)
+    if not expected:
+        return False
+    [(due,)] = yield Fetch(sql.COUNT_DUE, (flow_id,))
+    return int(due) < expected
+
+
+def make_due(flow_id: int, after: int, at: int) -> Steps[list[int]]:
+    """Let the next slice of verified rows with ids over *after* be deleted at *at*; give their ids.
+
+    Those that are proven by their size alone stay for good.
+    """
+    ids = [row_id for (row_id,) in (yield Fetch(sql.UNDUE_IDS, (flow_id, after)))]
+    deltas, updates = Deltas(), []
+    for row in (yield from current(ids)).values():
+        weak = row.proof in ("", Proof.SIZE)
+        kept = row._replace(reason=WEAK_PROOF if weak else "")
+        if kept.line != row.line:
+            deltas.count(row.line, -1, -row.size)
+            deltas.count(kept.line, 1, row.size)
+        updates.append((0 if weak else at, kept.reason, row.id))
+    yield Each(sql.SET_DUE, updates)
+    yield from deltas.write()
+    return ids
+
+
+def retry_kept(
+    flow_id: int, flow: str, reason: str | None, after: int, trail: Trail, now: int
+) -> Steps[list[int]]:
+    """Let the next slice of rows whose sources had to stay be tried again; give their ids."""
+    found = yield Fetch(sql.KEPT_IDS, (flow_id, after, reason, reason))
+    ids = [row_id for (row_id,) in found]
+    names = yield from bucket_names(flow_id)
+    etag_of = yield from etags(ids)
+    deltas, updates = Deltas(), []
+    for row in (yield from current(ids)).values():
+        freed = row._replace(reason="")
+        deltas.count(row.line, -1, -row.size)
+        deltas.count(freed.line, 1, row.size)
+        updates.append((now, "", row.id))
+        place = (row.bucket_id, names[row.bucket_id], row.object_key)
+        trail.note(
+            flow, Happened(Fact.RETRIED, *place, row.size, etag_of[row.id], reason=row.reason)
+        )
+    yield Each(sql.SET_DUE, updates)
+    yield from deltas.write()
+    yield from trail.write(now)
+    return ids
+
+
+def kept(flow_id: int) -> Steps[bool]:
+    """Say whether sources had to stay that may be tried again."""
+    counts = dict((yield Fetch(sql.COUNT_VERIFIED, (flow_id,))))
+    return any(reason not in ("", WEAK_PROOF, LOST_METADATA) for reason in counts)
