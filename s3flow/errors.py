@@ -241,6 +241,12 @@ class Refused(Permanent):
     reason = "refused"
 
 
+class KeyRefused(Refused):
+    """The KMS key cannot be used: it is disabled, unknown here, or out of reach."""
+
+    reason = "key_refused"
+
+
 class AclRefused(Refused):
     """The bucket takes no ACLs: the same request without one is right."""
 

@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 from s3flow.crew import messages as say
 from s3flow.crew.link import Link, Message
-from s3flow.model import Change, Proof, State, Transfer
+from s3flow.model import Change, Proof, State, Transfer, Verdict
 
 
 class Member:
@@ -29,6 +30,10 @@ class Member:
                 self.begin(*message[1].decode().split("|"))
             elif message[0] == say.WORK:
                 self.work(say.unpack_transfer(message))
+            elif message[0] == say.VERDICT:
+                verdict = say.unpack_verdict(message)
+                told = f"heard that {verdict.bucket} is {verdict.way}"
+                self.link.send((say.LOGGED, "s3flow.test", 30, told))
             elif message[0] == say.REMEMBERED:
                 os._exit(9)  # between the answer and the first part
             elif message[0] == say.QUIT:
@@ -49,6 +54,13 @@ class Member:
         if self.trouble == "mute":
             return
         self.link.send((say.STARTED, transfer.id))
+        if self.trouble == "finds" and self.given == 1:
+            ends = time.time() + 3600
+            self.link.send(
+                say.pack_verdict(
+                    Verdict(transfer.flow, "from", "objects", "streamed", "no (403)", 1.0, ends)
+                )
+            )
         if self.trouble == "dies" and self.given == 3:
             self.link.send((say.LOGGED, "s3flow.test", 40, "last words"))
             self.link.flush()

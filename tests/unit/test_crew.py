@@ -7,31 +7,36 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from s3flow.crew import crew as crew_module
 from s3flow.crew import seat as seat_module
 from s3flow.crew.crew import Post, ProcessCrew
+from s3flow.crew.link import Message
+from s3flow.crew.messages import pack_verdict
 from s3flow.engine.daemon import Daemon
-from s3flow.engine.wiring import Wiring
+from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import WorkerLost
 from s3flow.events import (
     BytesMoved,
     Event,
     Retried,
+    RouteDecided,
     TransferEnded,
     TransferStarted,
     WorkerEnded,
     WorkerStarted,
 )
-from s3flow.model import Outcome, Transfer
+from s3flow.model import Outcome, Transfer, Verdict
 from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
-from tests.unit.lab import Lab, count
+from tests.unit.lab import Lab, count, store
 
 PROGRAM = Path(__file__).with_name("crew_member.py")
 
@@ -112,6 +117,57 @@ async def test_all_is_moved_by_all(hall: Hall) -> None:
     assert len(hall.lab.of(TransferStarted)) == 40
     hall.check_events()
     assert hall.lab.claimed_nowhere() == []
+
+
+async def test_what_one_process_finds_out_all_know_and_the_next_run_too(
+    hall: Hall,
+) -> None:
+    lab = hall.lab
+    lab.target = store("dst", "to", beside=lab.src)  # one service: copies are tried
+    heard: Counter[int] = Counter()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "heard that from is streamed":
+                heard[record.worker] += 1  # type: ignore[attr-defined]
+
+    handler = Heard()
+    logging.getLogger("s3flow.test").addHandler(handler)
+    try:
+        assert await hall.run("finds", "") == {Outcome.VERIFIED: 40}
+        [found] = lab.of(RouteDecided)
+        assert (found.verdict.bucket, found.verdict.way) == ("from", "streamed")
+        assert set(heard) <= {1}  # who told it is told nothing; the other may come late
+        heard.clear()
+        lab.put(b"one more", 10)
+        assert await hall.run("", "") == {Outcome.VERIFIED: 41}
+        assert heard  # as they came up, those that did in time
+        assert set(heard.values()) == {1}
+    finally:
+        logging.getLogger("s3flow.test").removeHandler(handler)
+
+
+async def test_what_one_process_finds_out_is_said_to_the_others_at_once(hall: Hall) -> None:
+    lab = hall.lab
+    told: list[Event] = []
+    maker = RouteMaker(lab.pace, Crc64Nvme(), told.append, lab.stop)
+    route = maker.route(Wiring(lab.flow, lab.src, store("dst", "to", beside=lab.src)))
+    posts = [Post(b"", {"flow": 1})] * 3
+    crew = ProcessCrew(hall._command, posts, [], lab.stop, hall._tell, hall._tidy)
+    crew._flows["flow"] = SimpleNamespace(route=route)  # type: ignore[assignment]
+    said: list[list[Message]] = []
+    for seat in crew._seats[:2]:
+        said.append([])
+        seat._link = SimpleNamespace(send=said[-1].append)  # type: ignore[assignment]
+    verdict = Verdict("flow", "from", "objects", "streamed", "no (403)", 1.0, time.time() + 60)
+    await crew._seats[0]._hear(pack_verdict(verdict))
+    assert said == [
+        [],
+        [pack_verdict(verdict)],
+    ]  # the third one is dead, and hears it when it lives
+    assert told == [RouteDecided(verdict)]
+    assert route.verdicts is not None
+    assert not await route.verdicts.ask("from")
 
 
 async def test_what_a_dead_process_held_is_moved_by_others(

@@ -16,6 +16,7 @@ from s3flow.engine.verdicts import REFUSALS
 from s3flow.errors import (
     AccessDenied,
     ConfigError,
+    KeyRefused,
     NoSuchUpload,
     Refused,
     ServerError,
@@ -466,6 +467,7 @@ def refusing(inner: Any, error: Exception = AccessDenied("no (403)")) -> Recordi
         Refused("501 NotImplemented"),
         SourceGone("404"),
         SourceChanged("412"),
+        KeyRefused("400 KMS.DisabledException"),
     ],
 )
 async def test_where_copies_are_refused_everything_is_streamed_and_nothing_fails(

@@ -15,6 +15,7 @@ _THROTTLING = frozenset(
         "RequestLimitExceeded",
         "Throttling",
         "ThrottlingException",
+        "KMS.ThrottlingException",
         "ThrottledException",
         "RequestThrottled",
         "TooManyRequests",
@@ -128,7 +129,7 @@ def translate(failure: Failure, now: float) -> errors.S3flowError:
     if status == 412:
         kind = errors.SourceChanged if failure.operation in _READS else errors.Conflict
         return kind(_describe(failure))
-    found = _BY_CODE.get(code) or _by_status(status)
+    found = _BY_CODE.get(code) or _of_key(code) or _by_status(status)
     if failure.operation in _OF_UPLOADS and found is errors.SourceGone:
         found = errors.NoSuchUpload
     elif failure.operation not in _READS and found in (errors.SourceGone, errors.SourceChanged):
@@ -136,6 +137,14 @@ def translate(failure: Failure, now: float) -> errors.S3flowError:
     if found is errors.ClockSkewed:
         return errors.ClockSkewed(f"{_describe(failure)}; {_skew(failure.headers, now)}")
     return found(_describe(failure))
+
+
+def _of_key(code: str) -> type[errors.S3flowError] | None:
+    """Name what KMS said; S3 passes its codes on behind "KMS.", mostly with status 400."""
+    if not code.startswith("KMS."):
+        return None
+    passing = code.endswith(("InternalException", "DependencyTimeoutException"))
+    return errors.ServerError if passing else errors.KeyRefused
 
 
 def _by_status(status: int) -> type[errors.S3flowError]:
@@ -160,6 +169,10 @@ def _describe(failure: Failure) -> str:
 
 
 def _remedy(failure: Failure) -> str:
+    if failure.code.startswith("KMS."):
+        return (
+            "check the KMS key: its region, that it is enabled, and that its policy lets us use it"
+        )
     remedy = _REMEDIES.get(failure.code, "")
     if not remedy and (failure.code == "AccessDenied" or failure.status == 403):
         needed = _PERMISSIONS.get(failure.operation)
