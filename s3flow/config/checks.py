@@ -157,8 +157,7 @@ def _flow(settings: Settings, flow: FlowSettings) -> Iterator[str]:
     except ValueError as error:
         yield f"{end}: {getattr(flow, end)!r} {error}"
         return
-    if flow.mode is Mode.MOVE:
-        yield 'mode: "move" is not supported by this version: "copy", and delete once you are sure'
+    yield from _of_moves(flow)
     if flow.exclude_buckets and not is_pattern(spec.source.bucket):
         yield f"exclude_buckets: needs a source with a pattern, not {flow.source!r}"
     for low, high in (("min_size", "max_size"), ("min_age", "max_age")):
@@ -171,6 +170,13 @@ def _flow(settings: Settings, flow: FlowSettings) -> Iterator[str]:
             yield f"part_size: {flow.part_size} bytes is less than S3 takes: at least 5MiB"
         if flow.multipart_threshold > 5 * GIB:
             yield "multipart_threshold: is more than one PUT to S3 can carry: at most 5GiB"
+
+
+def _of_moves(flow: FlowSettings) -> Iterator[str]:
+    for name in ("delete", "delete_after", "unguarded_delete"):
+        default = FlowSettings.model_fields[name].default
+        if flow.mode is not Mode.MOVE and getattr(flow, name) != default:
+            yield f'{name}: needs mode = "move": a copy deletes nothing'
 
 
 def _server_only(settings: Settings, flow: FlowSettings, spec: Flow) -> Iterator[str]:
@@ -191,12 +197,34 @@ def _grounds(settings: Settings, specs: list[tuple[int, Flow]]) -> Iterator[str]
                 f"flows[{index}].target: {flow.target} and the source {flow.source} overlap: "
                 "the flow would copy its own copies; choose another prefix, or exclude_buckets"
             )
+    yield from _moves(settings, targets)
     for (first, one, ground), (second, other, written) in combinations(targets, 2):
         if ground.overlaps(written) or _nested(ground.store, written.store):
             yield (
                 f"flows[{second}].target: {other.target} and flows[{first}].target {one.target} "
                 "overlap: two flows would write the same keys; give each its own prefix"
             )
+
+
+def _moves(settings: Settings, targets: list[tuple[int, Flow, Ground]]) -> Iterator[str]:
+    """Refuse moves that would take away what another flow reads, or counts on."""
+    for index, flow, _ in targets:
+        if flow.mode is not Mode.MOVE:
+            continue
+        ground = _read_from(settings, flow)
+        for other_index, other, written in targets:
+            if other is flow:
+                continue
+            if ground.overlaps(_read_from(settings, other)):
+                yield (
+                    f"flows[{index}].mode: it would delete what flows[{other_index}] ({other.name}) "
+                    "reads from as well, copied by that one or not: give each its own prefix"
+                )
+            elif other.mode is Mode.MOVE and ground.overlaps(written):
+                yield (
+                    f"flows[{index}].mode: it would move on what flows[{other_index}] "
+                    f"({other.name}) looks for before it deletes: let that one copy, or move once"
+                )
 
 
 def _read_from(settings: Settings, flow: Flow) -> Ground:

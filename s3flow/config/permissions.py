@@ -13,7 +13,7 @@ from s3flow.config.checks import service_of
 from s3flow.config.places import EACH_BUCKET, is_pattern
 from s3flow.config.settings import LocalEndpoint, S3Endpoint, Settings
 from s3flow.model import Flow
-from s3flow.policies import MethodPolicy, Mode, TagPolicy
+from s3flow.policies import DeletePolicy, MethodPolicy, Mode, TagPolicy
 
 # What S3 asks for each request that s3flow sends; a test compares the requests with the code. Those
 # that copy ask for more, at their source.
@@ -35,6 +35,8 @@ ACTIONS: Mapping[str, str] = {
     "ListParts": "s3:ListMultipartUploadParts",
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "ListObjectVersions": "s3:ListBucketVersions",
 }
 # The whole bucket, without a condition on s3:prefix: who may not list a bucket hears 403 instead of
 # 404 of an object that is gone, and such a question carries no prefix.
@@ -277,7 +279,12 @@ def _allow_reading(draft: _Draft, source: _End, flow: Flow, target: _End | None)
     draft.allow("See", source.bucket_arn, _SEE)
     draft.allow("Read", source.objects_arn, _reading(flow, target))
     if flow.mode is Mode.MOVE:
-        draft.allow("Read", source.objects_arn, ("s3:DeleteObject",))
+        # To write, and to see versions, is for a probe: whether the store compares before it deletes.
+        draft.allow("Read", source.objects_arn, ("s3:DeleteObject", "s3:PutObject"))
+        draft.allow("See", source.bucket_arn, ("s3:ListBucketVersions",))
+        if flow.delete is DeletePolicy.VERSION:
+            versions = ("s3:DeleteObjectVersion", "s3:GetObjectVersion")
+            draft.allow("Read", source.objects_arn, versions)
 
 
 def _allow_writing(draft: _Draft, target: _End, flow: Flow) -> None:

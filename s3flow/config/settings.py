@@ -20,13 +20,14 @@ from s3flow.config.units import (
     OptionalDuration,
     OptionalInterval,
     OptionalSize,
+    Share,
     Size,
     Whole,
     Workers,
 )
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow
-from s3flow.policies import MethodPolicy, Mode, Overwrite, TagPolicy
+from s3flow.policies import DeletePolicy, MethodPolicy, Mode, Overwrite, TagPolicy
 from s3flow.state.address import StateAddress
 
 LISTEN_OFF = ("", "off")
@@ -203,6 +204,11 @@ class FlowSettings(_Table):
     source: str
     target: str
     mode: Mode = Mode.COPY
+    delete: DeletePolicy = DeletePolicy.MARKER
+    delete_after: Duration = 0.0
+    unguarded_delete: bool = False
+    max_corrupted: Share = 0.05
+    max_missing: Share = 0.5
     every: OptionalInterval = None
     overwrite: Overwrite = Overwrite.CHANGED
     tags: TagPolicy = TagPolicy.REQUIRE
@@ -298,6 +304,11 @@ class Settings(BaseSettings):
             ),
             overwrite=flow.overwrite,
             mode=flow.mode,
+            delete=flow.delete,
+            delete_after=flow.delete_after,
+            unguarded_delete=flow.unguarded_delete,
+            max_corrupted=flow.max_corrupted,
+            max_missing=flow.max_missing,
             every=flow.every,
             tags=flow.tags,
             method=flow.method,

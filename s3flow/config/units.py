@@ -68,6 +68,24 @@ def _checked(seconds: float) -> float:
     return float(seconds)
 
 
+def parse_share(value: object) -> float:
+    """Give 0.05 for "5%" or 0.05. Raises `ValueError`."""
+    if isinstance(value, str) and len(value) <= _LONGEST:
+        text = value.strip().removesuffix("%").rstrip()
+        if _NUMBER.fullmatch(text):
+            share = float(text) / (100 if value.strip().endswith("%") else 1)
+            return _checked_share(share)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return _checked_share(float(value))
+    raise ValueError('is not a share: write "5%"')
+
+
+def _checked_share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError('is out of range for a share: write "0%" to "100%"')
+    return share
+
+
 def _optional_size(value: object) -> int | None:
     return None if value is None or value == "" else parse_size(value)
 
@@ -102,6 +120,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Workers = Annotated[int, BeforeValidator(_workers)]  # 0: as many as there are CPUs
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+Share = Annotated[float, BeforeValidator(parse_share)]
 OptionalSize = Annotated[int | None, BeforeValidator(_optional_size)]  # "" means none
 OptionalDuration = Annotated[float | None, BeforeValidator(_optional_duration)]
 OptionalInterval = Annotated[float | None, BeforeValidator(_optional_interval)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,6 +31,7 @@ from s3flow.policies import Mode, Overwrite
 from s3flow.ports import ROWS_AT_ONCE
 
 LIST_ATTEMPTS = 8
+LOOKS = 8  # objects of a page that are looked at one by one, at a time
 _UNFINISHED = {it for it, end in OUTCOMES.items() if end is Outcome.PENDING} | {State.FAILED}
 Decide = Callable[[Listed], Discovered]
 Answer = TypeVar("Answer")
@@ -80,9 +82,24 @@ def merge(
             changes.changed.append((row.id, decide(entry)))
         elif row.state is State.SKIPPED or row.state is State.DISCOVERED:
             _decide_again(row, entry, decide, changes, overwrite)
+        elif row.state is State.DELETED:
+            changes.back.append((row.id, entry))
     for row in rows[position:]:
         _vanish(row, changes)
+    changes.classes = by_class(entries, changes.listed_bytes)
     return changes
+
+
+def by_class(entries: Sequence[Listed], size: int) -> dict[str, tuple[int, int]]:
+    """Count *entries*, which have *size* bytes, by storage class: mostly there is one."""
+    names = {entry.storage_class for entry in entries}
+    if len(names) <= 1:
+        return dict.fromkeys(names, (len(entries), size))
+    found: dict[str, tuple[int, int]] = {}
+    for name in names:
+        sizes = [entry.size for entry in entries if entry.storage_class == name]
+        found[name] = (len(sizes), sum(sizes))
+    return found
 
 
 def _decide_again(
@@ -196,6 +213,8 @@ class Survey:
             changes = merge(here, rows, self._decider(bucket), self.flow.overwrite)
             after = last or (here[-1].key if here else after)
             changes.bucket, changes.cursor, changes.done = bucket, after, page.last and not more
+            if changes.back:
+                await self._look_at_deleted(bucket, changes)
             await self._resolve_rivals(known, bucket, changes)
             adopted = 0
             if adopting and self.flow.overwrite is not Overwrite.ALWAYS:
@@ -220,6 +239,29 @@ class Survey:
             return Discovered(entry)
 
         return verdict
+
+    async def _look_at_deleted(self, bucket: str, changes: PageChanges) -> None:
+        """Take anew those that were deleted after they were moved, if they are there.
+
+        The same bytes may have been written again; or the page is older than the delete.
+        """
+        source, decide = self.route.source, self._decider(bucket)
+        back, changes.back = changes.back, []
+        remaining = iter(back)
+
+        async def lane() -> None:
+            for row_id, entry in remaining:
+                info = await self._retried(partial(source.head_object, bucket, entry.key))
+                if info is not None:
+                    now = Listed(entry.key, info.size, info.etag, info.modified, info.storage_class)
+                    changes.changed.append((row_id, decide(now)))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(LOOKS, len(back))):
+                    group.create_task(lane())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     async def _resolve_rivals(self, known: Known, bucket: str, changes: PageChanges) -> None:
         """Fail those whose place at the target belongs to a key that comes before them."""

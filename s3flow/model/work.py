@@ -152,6 +152,8 @@ class PageChanges:
     vanished: list[int] = field(default_factory=list)  # ids of rows that were pending or failed
     start: bytes = b""
     cut: bytes | None = None
+    classes: dict[str, tuple[int, int]] = field(default_factory=dict)  # objects, bytes listed
+    back: list[tuple[int, Listed]] = field(default_factory=list)  # deleted once: to be looked at
 
 
 class KeyRange(NamedTuple):

@@ -388,7 +388,18 @@ def test_endpoint_refusals(folder: Folder, text: str, part: str) -> None:
         (flow("src:b", "nas:a/../b/"), "flows[0].target: 'nas:a/../b/' has a prefix that no path"),
         (flow("src:b", "nas:/abs/"), "flows[0].target: 'nas:/abs/' has a prefix that no path"),
         (flow("src:b", "dst:b", 'part_size = "4MiB"'), "flows[0].part_size: 4194304 bytes is less"),
-        (flow("src:b", "dst:b", 'mode = "move"'), "flows[0].mode:"),
+        (flow("src:b", "dst:b", 'delete_after = "1d"'), "flows[0].delete_after: needs mode"),
+        (flow("src:b", "dst:b", 'mode = "move"', "max_missing = 2"), "flows[0].max_missing:"),
+        (
+            flow("src:b/a/", "nas:1/", 'mode = "move"')
+            + flow("src:b/", "nas:2/").replace('"one"', '"two"'),
+            "flows[0].mode: it would delete what flows[1] (two) reads from as well",
+        ),
+        (
+            flow("src:b/", "dst:c/", 'mode = "move"')
+            + flow("dst:c/x/", "nas:2/", 'mode = "move"').replace('"one"', '"two"'),
+            "flows[1].mode: it would move on what flows[0] (one) looks for before it deletes",
+        ),
         (flow("src:b", "dst:b", 'multipart_threshold = "6GiB"'), "flows[0].multipart_threshold:"),
         (flow("src:b", "nas:", "min_size = 2", "max_size = 1"), "flows[0].min_size: is more than"),
         (flow("src:b", "nas:", 'exclude_buckets = ["x"]'), "flows[0].exclude_buckets: needs"),

@@ -104,6 +104,8 @@ _PERMISSIONS: Mapping[str, str] = {
     "GetObjectTagging": "s3:GetObjectTagging",
     "RestoreObject": "s3:RestoreObject",
     "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "ListObjectVersions": "s3:ListBucketVersions",
     "GetBucketLocation": "s3:GetBucketLocation",
 }
 
