@@ -95,3 +95,30 @@ class Hold(NamedTuple):
     why: str
     since: float
     tripped: bool = False
+
+
+class ClassTotal(NamedTuple):
+    """What was listed of one bucket and storage class."""
+
+    bucket: str
+    storage_class: str
+    objects: int
+    bytes: int
+
+
+class ClassStates(NamedTuple):
+    """The objects of one storage class that are in one state."""
+
+    storage_class: str
+    state: State
+    objects: int
+    bytes: int
+
+
+class Unlisted(NamedTuple):
+    """A source bucket that could not be listed to its end, and since when (epoch)."""
+
+    bucket: str
+    reason: str
+    message: str
+    since: float

@@ -19,7 +19,7 @@ from s3flow.model import (
     Transfer,
     Verdict,
 )
-from s3flow.records import Audited, Due, Hold, Record, Spent
+from s3flow.records import Audited, ClassTotal, Due, Hold, Record, Spent, Unlisted
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -86,6 +86,22 @@ class StateStore(Protocol):
 
         Those that could not be listed go on where they were.
         """
+        ...
+
+    async def note_unlisted(self, flow: str, bucket: str, reason: str, message: str) -> None:
+        """Keep why a source bucket could not be listed to its end, and since when."""
+        ...
+
+    async def forget_unlisted(self, flow: str, buckets: Sequence[str]) -> None:
+        """Forget that *buckets* could not be listed: they were, or they are not meant any more."""
+        ...
+
+    async def unlisted(self, flow: str) -> list[Unlisted]:
+        """Give the source buckets that could not be listed, in the order of their names."""
+        ...
+
+    async def classes(self, flow: str) -> list[ClassTotal]:
+        """Give what was listed by bucket and storage class: by the last walk that saw all of a bucket."""
         ...
 
     async def finish_scan(self, scan: Scan) -> None: ...

@@ -77,14 +77,6 @@ def begin_scan(name: str, now: float) -> Steps[tuple[Scan, bool]]:
     return Scan(added, name, bool(adopting), now), False
 
 
-def list_again(name: str) -> Steps[None]:
-    """Forget which buckets the unfinished scan has listed to their end."""
-    flow_id = yield from find_flow(name)
-    row = first((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
-    if row is not None:
-        yield Execute(sql.DROP_DONE_RANGES, (row[0], row[0]))
-
-
 def finish_scan(scan: Scan, now: float) -> Steps[None]:
     """End the scan and drop what only it needed. Ending it twice is harmless."""
     flow_id = yield from need_flow(scan.flow)
@@ -93,14 +85,16 @@ def finish_scan(scan: Scan, now: float) -> Steps[None]:
         yield Execute(sql.DROP_RANGES, (flow_id,))
         yield Execute(sql.PRUNE_SCANS, (flow_id, scan.id - KEPT_SCANS))
         yield Execute(sql.PRUNE_BATCHES)
+        yield Execute(sql.DROP_OTHER_CLASSES, (flow_id, scan.id))
+        yield Execute(sql.DROP_ALL_UNLISTED, (flow_id,))
         yield Execute(sql.DROP_EMPTY_TOTALS, (flow_id,))
-        yield Execute(sql.SET_META, (_draining(flow_id), str(now)))
+        yield Execute(sql.SET_META, (draining(flow_id), str(now)))
 
 
 def drained(name: str) -> Steps[None]:
     """Note that all that the last finished scan has found is done."""
     flow_id = yield from find_flow(name)
-    yield Execute(sql.DROP_META, (_draining(flow_id),))
+    yield Execute(sql.DROP_META, (draining(flow_id),))
 
 
 def endpoints_of(flow_id: int) -> str:
@@ -108,7 +102,8 @@ def endpoints_of(flow_id: int) -> str:
     return f"endpoints/{flow_id}"
 
 
-def _draining(flow_id: int | None) -> str:
+def draining(flow_id: int | None) -> str:
+    """Name what says that the objects of the flow's last listing are not all done."""
     return f"draining/{flow_id}"
 
 
@@ -117,8 +112,8 @@ def last_scan(name: str) -> Steps[ScanSummary]:
     flow_id = yield from find_flow(name)
     unfinished = bool((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
     finished, listed = first((yield Fetch(sql.FINISHED_SCAN, (flow_id,)))) or (None, 0)
-    draining = bool((yield Fetch(sql.GET_META, (_draining(flow_id),))))
-    return ScanSummary(finished, unfinished, listed, drained=not draining)
+    is_draining = bool((yield Fetch(sql.GET_META, (draining(flow_id),))))
+    return ScanSummary(finished, unfinished, listed, drained=not is_draining)
 
 
 def add_sample(name: str, sample: Sample) -> Steps[None]:
@@ -139,7 +134,7 @@ def unname(name: str, trail: Trail, now: int) -> Steps[bool]:
     if flow_id is None:
         return False
     yield Execute(sql.UNNAME_FLOW, (flow_id,))
-    yield Execute(sql.DROP_META, (_draining(flow_id),))
+    yield Execute(sql.DROP_META, (draining(flow_id),))
     yield Execute(sql.DROP_RANGES, (flow_id,))
     yield Execute(sql.DROP_META, (endpoints_of(flow_id),))
     for statement in (*sql.DROP_OF_FLOW, sql.DROP_VERDICTS):

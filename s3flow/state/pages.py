@@ -17,6 +17,7 @@ from s3flow.state.steps import Add, Each, Execute, Fetch, Insert, Steps, first
 from s3flow.state.totals import Deltas
 from s3flow.state.trail import Trail, fact_of
 
+CLASS_LIMIT = 100  # characters; the longest of S3 has 19
 _TRANSFERRING = sql.CODES[State.TRANSFERRING]
 
 
@@ -44,8 +45,17 @@ def apply_page(scan: Scan, page: PageChanges, merge: PageMerge) -> Steps[list[in
         yield Execute(sql.SET_RANGE, (*place, page.cut, page.cut, end, False))
         end = page.cut
     yield Execute(sql.SET_RANGE, (*place, page.start, page.cursor, end, page.done))
+    yield from _count_classes(place, page)
     yield from merge.write()
     return [row_id for row_id, _ in changed]
+
+
+def _count_classes(place: tuple[int, int], page: PageChanges) -> Steps[None]:
+    """Count a page of a scan's bucket by storage class."""
+    for name, (objects, size) in page.classes.items():
+        values = (objects, size, *place, name[:CLASS_LIMIT])
+        if not (yield Execute(sql.COUNT_CLASS, values)):
+            yield Execute(sql.ADD_CLASS, values)
 
 
 class PageMerge:

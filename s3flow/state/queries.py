@@ -17,8 +17,8 @@ from s3flow.model import (
     Verdict,
 )
 from s3flow.ports import ROWS_AT_ONCE
-from s3flow.records import Audited, Due, Record, Spent
-from s3flow.state import audit, flows, routes, sql
+from s3flow.records import Audited, ClassStates, ClassTotal, Due, Record, Spent, Unlisted
+from s3flow.state import audit, flows, inventory, routes, sql
 from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
 
@@ -130,6 +130,18 @@ class Queries:
                 sql.TOTALS, flow
             )
         ]
+
+    async def classes(self, flow: str) -> list[ClassTotal]:
+        """Give what was listed by bucket and storage class."""
+        return await self._database.read(lambda: inventory.classes(flow))
+
+    async def class_states(self, flow: str) -> list[ClassStates]:
+        """Count the objects of each storage class and state, row by row."""
+        return await self._database.read(lambda: inventory.class_states(flow))
+
+    async def unlisted(self, flow: str) -> list[Unlisted]:
+        """Give the source buckets that could not be listed, in the order of their names."""
+        return await self._database.read(lambda: inventory.unlisted(flow))
 
     async def dropped(self, flow: str) -> dict[str, int]:
         """Say of how many verified objects the target could not carry a field, by field."""

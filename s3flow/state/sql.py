@@ -59,6 +59,8 @@ UNNAMED_FLOWS = "SELECT id FROM flows WHERE name IS NULL"
 DROP_FLOW = "DELETE FROM flows WHERE id = ?"
 DROP_RANGES = "DELETE FROM ranges WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)"
 DROP_OF_FLOW = (
+    "DELETE FROM classes WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)",
+    "DELETE FROM unlisted WHERE flow_id = ?",
     "DELETE FROM batches WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?)",
     "DELETE FROM scans WHERE flow_id = ?",
     "DELETE FROM totals WHERE flow_id = ?",
@@ -110,6 +112,18 @@ DROP_DONE_RANGES = (
     "DELETE FROM ranges WHERE scan_id = ? AND bucket_id NOT IN"
     " (SELECT bucket_id FROM ranges WHERE scan_id = ? AND done = 0)"
 )
+COUNT_CLASS = (
+    "UPDATE classes SET objects = objects + ?, bytes = bytes + ?"
+    " WHERE scan_id = ? AND bucket_id = ? AND storage_class = ?"
+)
+ADD_CLASS = (
+    "INSERT INTO classes (objects, bytes, scan_id, bucket_id, storage_class) VALUES (?, ?, ?, ?, ?)"
+)
+DROP_CLASSES = "DELETE FROM classes WHERE scan_id = ?"
+DROP_OTHER_CLASSES = (
+    "DELETE FROM classes WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?) AND scan_id <> ?"
+)
+DROP_ALL_UNLISTED = "DELETE FROM unlisted WHERE flow_id = ?"
 DROP_EMPTY_TOTALS = "DELETE FROM totals WHERE flow_id = ? AND objects = 0"
 
 # --- objects ---------------------------------------------------------------------------------

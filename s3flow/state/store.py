@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from s3flow.errors import StateError
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
+from s3flow.records import Unlisted
 from s3flow.state import changes as outcomes
-from s3flow.state import flows, moves, pages, restores, routes, sql
+from s3flow.state import flows, inventory, moves, pages, restores, routes, sql
 from s3flow.state.claims import Claims, Taken
 from s3flow.state.queries import Database, Queries, fetch
 from s3flow.state.steps import Each, Fetch, Steps
@@ -106,7 +107,20 @@ class SqlState(Queries):
 
     async def list_again(self, flow: str) -> None:
         """Let the unfinished scan list again the buckets that it has listed to their end."""
-        await self._database.write(lambda: flows.list_again(flow))
+        await self._database.write(lambda: inventory.list_again(flow))
+
+    async def rescan(self, flow: str, bucket: str | None) -> None:
+        """Let the next start list *bucket* anew, or all. Raises `StateError` for an unknown flow."""
+        await self._database.write(lambda: inventory.rescan(flow, bucket, self._clock()))
+
+    async def note_unlisted(self, flow: str, bucket: str, reason: str, message: str) -> None:
+        """Keep why a bucket could not be listed, and since when."""
+        found = Unlisted(bucket, reason, message, self._clock())
+        await self._database.write(lambda: inventory.note_unlisted(flow, found))
+
+    async def forget_unlisted(self, flow: str, buckets: Sequence[str]) -> None:
+        """Forget that *buckets* could not be listed: they were, or they are not meant any more."""
+        await self._database.write(lambda: inventory.listed(flow, buckets))
 
     async def finish_scan(self, scan: Scan) -> None:
         """End the scan; its ranges are gone."""

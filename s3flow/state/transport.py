@@ -70,6 +70,12 @@ TABLES = (
         where=_OF_SCANS,
     ),
     Table(
+        "classes",
+        ("scan_id", "bucket_id", "storage_class", "objects", "bytes"),
+        where=_OF_SCANS,
+    ),
+    Table("unlisted", ("flow_id", "bucket_id", "reason", "message", "since"), where=_NAMED),
+    Table(
         "verdicts",
         ("flow_id", "bucket", "what", "way", "reason", "decided", "expires"),
         where=_NAMED,
@@ -97,8 +103,7 @@ TABLES = (
             *("part_size", "discovered_at", "updated_at"),
         ),
         ("object_key",),
-        where=_NAMED,
-        by=("id",),
+        by=("id",),  # those of forgotten flows were removed when the state was opened
     ),
     Table("chains", ("id", "flow", "seq", "hash"), ("hash",)),
     Table(

@@ -92,7 +92,7 @@ class S3flow:
         state = sqlite3.connect(path)
         try:
             rows = state.execute(
-                "SELECT state, proof, count(*) FROM files GROUP BY 1, 2"
+                "SELECT state, proof, count(*) FROM inventory GROUP BY 1, 2"
             ).fetchall()
         finally:
             state.close()

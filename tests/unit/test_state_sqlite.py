@@ -405,7 +405,7 @@ async def test_the_views_show_names_and_readable_keys(state: SqlState) -> None:
     await state.apply_page(scan, page(sorted(keys)))
     claimed = {it.key: it for it in await state.claim("documents", 3)}
     await state.save([Change(claimed[b"plain"], State.FAILED, "refused", "no")])
-    shown = await query(state, "SELECT bucket, key, state, size, etag FROM files ORDER BY key")
+    shown = await query(state, "SELECT bucket, key, state, size, etag FROM inventory ORDER BY key")
     assert shown == [
         ("bucket", "caf\u00e9", "discovered", 10, "e"),
         ("bucket", "hex:FF00", "discovered", 10, "e"),

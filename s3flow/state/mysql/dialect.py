@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from s3flow.state import sql
+from s3flow.state import inventory, sql
 from s3flow.state.steps import Select
 
 
@@ -93,6 +93,8 @@ STATEMENTS = {
     sql.DROP_OBJECTS: (
         "DELETE FROM objects WHERE flow_id = ? ORDER BY bucket_id, object_key LIMIT 10000"
     ),
+    inventory.CLASSES: inventory.CLASSES.replace("SELECT b.name", f"SELECT {_NAME}"),
+    inventory.UNLISTED: inventory.UNLISTED.replace("SELECT b.name", f"SELECT {_NAME}"),
     sql.BUCKET_NAME: f"SELECT {_NAME} FROM buckets b WHERE b.id = ?",
     sql.TOTALS: sql.TOTALS.replace("SELECT b.name", f"SELECT {_NAME}"),
     sql.ABANDONED: (
