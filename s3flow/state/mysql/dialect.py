@@ -79,6 +79,7 @@ STATEMENTS = {
         " failed = failed + VALUES(failed), deleted = deleted + VALUES(deleted),"
         " verified_bytes = verified_bytes + VALUES(verified_bytes)"
     ),
+    sql.RECORDS: sql.RECORDS.replace("FROM objects", "FROM objects FORCE INDEX (objects_by_key)"),
     sql.AUDIT: sql.AUDIT.replace(" b.name", f" {_NAME}"),
     sql.BUCKETS_OF: sql.BUCKETS_OF.replace("DISTINCT b.id, b.name", f"DISTINCT b.id, {_NAME}"),
     sql.ABANDON: (
