@@ -40,7 +40,7 @@ def on_a_terminal(
         process = subprocess.Popen(
             program.command(*words),
             cwd=program.folder,
-            env=program.environ | {"TERM": "xterm-256color"} | (environ or {}),
+            env={**program.environ, "TERM": "xterm-256color", **(environ or {})},
             stdin=there,
             stdout=there,
             stderr=elsewhere,
