@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from s3flow.engine.listing import Slots, Stretch, Walk
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
-from s3flow.errors import Blocked, S3flowError
+from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import BucketFailed, Decided, PageMerged, ScanFinished, ScanStarted
 from s3flow.model import Discovered, Page, PageChanges, Scan, State
 from s3flow.ports import StateStore
@@ -25,6 +25,7 @@ class Round:
 
     scan: Scan
     left: deque[str]
+    refused: set[str]  # that could not be listed before
     slots: Slots = field(default_factory=lambda: Slots(0))
     listed: int = 0
     failed: list[str] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Discovery:
         started = time.monotonic()
         scan, resumed = await self.state.begin_scan(self._flow)
         self.route.emit(ScanStarted(self._flow, resumed))
-        walk = Round(scan, deque(await self.survey.buckets()))
+        walk = await self._round(scan)
         await self._look_into(walk)
         if walk.blocked is not None:
             raise walk.blocked
@@ -62,6 +63,24 @@ class Discovery:
         await self.state.finish_scan(scan)
         self.route.emit(ScanFinished(self._flow, walk.listed, time.monotonic() - started))
         return True
+
+    async def _round(self, scan: Scan) -> Round:
+        """Name the buckets, and recall which of them could not be listed the last time."""
+        refused = {each.bucket for each in await self.state.unlisted(self._flow)}
+        try:
+            buckets = await self.survey.buckets()
+        except Blocked:
+            raise
+        except S3flowError as error:
+            await self._note(self.survey.flow.source.bucket, error)
+            raise
+        if not_meant := sorted(refused.difference(buckets)):
+            await self.state.forget_unlisted(self._flow, not_meant)
+        return Round(scan, deque(buckets), refused)
+
+    async def _note(self, bucket: str, error: S3flowError) -> None:
+        if not isinstance(error, StateError):
+            await self.state.note_unlisted(self._flow, bucket, error.reason, str(error))
 
     async def _look_into(self, walk: Round) -> None:
         """List the buckets, so many at a time as ranges may be: a large one gets what others leave."""
@@ -82,6 +101,8 @@ class Discovery:
             try:
                 listed = await self._bucket(walk, bucket)
                 walk.listed += listed
+                if bucket in walk.refused and not self.route.stop.is_set():
+                    await self.state.forget_unlisted(self._flow, [bucket])
             except Stopped:
                 break
             except Blocked as error:
@@ -89,6 +110,7 @@ class Discovery:
                 walk.slots.closed = True  # every bucket would fail now
             except S3flowError as error:
                 walk.failed.append(bucket)
+                await self._note(bucket, error)
                 self.route.emit(BucketFailed(self._flow, bucket, error.reason, str(error)))
         walk.slots.free += 1
 

@@ -113,6 +113,18 @@ async def test_buckets_that_refuse_stop_no_other(account: Lab) -> None:
     assert not account.of(ScanFinished)
     assert account.daemon is not None
     assert account.daemon.flows["flow"].scan_failed
+    noted = (
+        "SELECT b.name, u.reason FROM unlisted u JOIN buckets b ON b.id = u.bucket_id ORDER BY 1"
+    )
+    assert account.query(noted) == sorted(failed)
+    account.source = Raising(account.src, NoSuchBucket("gone"), asks(NAMES[7]))
+    await account.sync()
+    assert account.query(noted) == [(NAMES[7], "no_such_bucket")]
+    del account.src._buckets[NAMES[7]]
+    account.source = account.src
+    assert await account.sync() == {Outcome.VERIFIED: 57}
+    assert account.query(noted) == []
+    assert account.of(ScanFinished)
 
 
 async def test_what_fails_everywhere_is_told_once_and_waited_for(account: Lab) -> None:
@@ -142,6 +154,18 @@ async def test_a_stopped_scan_goes_on_in_the_buckets_that_are_left(account: Lab)
     assert await account.sync(scan_only=True) == {Outcome.PENDING: 60}
     assert len(counting.most_of) == 20 - begun
     assert account.query("SELECT listed FROM scans") == [(60,)]
+
+
+async def test_an_account_that_names_no_buckets_says_why(account: Lab) -> None:
+    account.source = Raising(
+        account.src, AccessDenied("no"), lambda call: call.method == "list_buckets"
+    )
+    assert await account.sync() == {}
+    noted = "SELECT b.name, u.reason FROM unlisted u JOIN buckets b ON b.id = u.bucket_id"
+    assert account.query(noted) == [("*", "access_denied")]
+    account.source = account.src
+    assert await account.sync() == {Outcome.VERIFIED: 60}
+    assert account.query(noted) == []
 
 
 def asks(*buckets: str) -> Callable[[Call], bool]:

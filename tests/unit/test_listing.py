@@ -61,6 +61,12 @@ class Durable(Rows):
     async def begin_scan(self, flow: str) -> tuple[Scan, bool]:
         return Scan(1, flow, False, 0.0), bool(self.known_ranges)
 
+    async def unlisted(self, flow: str) -> list[object]:
+        return []
+
+    async def note_unlisted(self, flow: str, bucket: str, reason: str, message: str) -> None:
+        raise AssertionError(message)
+
     async def finish_scan(self, scan: Scan) -> None:
         self.finished = True
 
