@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from s3flow.errors import StateError
-from s3flow.model import Change, Sample, State, Verdict
+from s3flow.model import Change, PageChanges, Sample, State, Verdict
 from s3flow.state import transport
 from s3flow.state.address import StateAddress
 from s3flow.state.audit import Check
@@ -71,6 +71,9 @@ async def filled(home: Home) -> None:
         ]
     )
     await state.sample("documents", Sample(home.clock.now, 5, 10**15))
+    listing = PageChanges("b\u00fccket", b"y", False, 1, 7, classes={"GLACIER": (1, 7)})
+    await state.apply_page(scan, listing)
+    await state.note_unlisted("documents", "bucket", "access_denied", "for now")
     await state.finish_scan(scan)
     await merge(state, found(b"zz", size=50 * 1000**4))
     forgotten = FLOW.__class__("gone", FLOW.source, FLOW.target)
