@@ -12,6 +12,7 @@ from tests.e2e.conftest import Stage
 from tests.e2e.content import PART, put_large, uploads_left
 from tests.e2e.gaps import need
 from tests.e2e.program import adds_up
+from tests.e2e.proxy import Request
 from tests.servers import make_bucket
 
 FIRST = {"method": "server-first", "part_size": PART}
@@ -75,6 +76,38 @@ def test_the_source_s_account_copies_where_only_it_may(two: Stage) -> None:
     assert len(proxy.seen("put_copy")) <= 20 + 4  # not twice for each object
     assert not proxy.seen("put")
     assert flow["methods"]["server_multipart"] == 1
+    assert uploads_left(two.theirs, two.target) == []
+
+
+def test_a_killed_copy_of_the_source_s_goes_on_with_the_missing_parts_only(two: Stage) -> None:
+    parts = 6
+    put_large(two.ours, two.source, "large", parts * PART - 5)
+    allow(two.theirs, two.target)
+    killed: list[bool] = []
+
+    def slow_last_parts(request: Request) -> float:
+        late = request.kind == "upload_part_copy" and int(request.query["partNumber"]) > parts // 2
+        return 120.0 if late and not killed else 0.0
+
+    proxy = two.proxy(delay=slow_last_parts)
+    program = two.program(FIRST)
+    running = program.start("sync")
+
+    def answered() -> int:
+        return sum(each.status == 200 for each in proxy.seen("upload_part_copy"))
+
+    running.until(lambda: answered() == parts // 2)
+    running.kill()
+    killed.append(True)
+    proxy.clear()
+    program.run("sync")
+    assert program.flow()["methods"] == {"server_multipart": 1}
+    assert routes(two, program) == {"parts": SOURCE}
+    again = {int(each.query["partNumber"]) for each in proxy.seen("upload_part_copy")}
+    assert again == set(range(parts // 2 + 1, parts + 1))
+    assert not {"get", "create_upload", "upload_part"} & proxy.counts().keys()
+    found = compare.with_bucket(two.ours, two.source, two.theirs, two.target)
+    assert (found.differences, found.objects) == ([], 1)
     assert uploads_left(two.theirs, two.target) == []
 
 
