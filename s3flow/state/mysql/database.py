@@ -125,7 +125,9 @@ class MySqlDatabase:
             except StopIteration as end:
                 result: T = end.value  # it asks for nothing but its turn
             else:
-                result = await (await self._connected()).run(steps, step)
+                session = await self._connected()
+                result = await session.run(steps, step)
+                await session.flush()
             if after is not None:
                 after(result)
             return result
@@ -217,7 +219,7 @@ class MySqlDatabase:
     ) -> T:
         self._serial += 1
         try:
-            await session.query("START TRANSACTION")
+            session.hold("START TRANSACTION")
             if not await session.query(filled(_FENCE, (self._serial, self._epoch))):
                 await self._overtaken(session)
             result = await session.run(work())
@@ -245,7 +247,7 @@ class MySqlDatabase:
             self._drop(session)
             return
         try:
-            await session.query("ROLLBACK")
+            await session.roll_back()
         except _DRIVER:
             self._drop(session)
         except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from s3flow.state import inventory, sql
+from s3flow.state import inventory, proven, sql
 from s3flow.state.steps import Select
 
 
@@ -123,7 +123,13 @@ STATEMENTS = {
         " ORDER BY id LIMIT 5000"
     ),
 }
+# What these find is the same until one of the others is carried out.
+LASTING = {sql.FLOW_ID, sql.BUCKET_ID, sql.BUCKET_NAME}
+UNSETTLING = {sql.ADD_FLOW, sql.UNNAME_FLOW, sql.DROP_FLOW, sql.ADD_BUCKET}
 _SELECTS = {
+    proven.TRANSFERS: proven.TRANSFERS.rest.replace(
+        "FROM objects", "FROM objects FORCE INDEX (objects_by_key)"
+    ),
     sql.DUE: (
         "FROM objects FORCE INDEX (objects_due_at)"
         " WHERE flow_id = ? AND state = ? AND due_at > 0 AND due_at <= ? ORDER BY due_at, id LIMIT ?"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import aiomysql
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Found = Sequence[Sequence[Any]]
 
 ROWS = 1_000  # in one statement at most
-UNITED = 250  # in one UNION: the server parses and plans each SELECT of it
+UNITED = 500  # in one UNION: the server parses and plans each SELECT of it
 ANSWER = 120.0  # seconds that the server may take for a statement: then it counts as gone
 SMALLEST_PACKET = 4 * 1024 * 1024  # bytes: a row with the longest key and message is far below
 LARGEST_PACKET = 4 * 1024 * 1024  # bytes of one statement, whatever the server would take
@@ -42,11 +42,17 @@ _SETTINGS = (
 
 
 class Session:
-    """A connection. What it raises is the driver's: see `troubles`."""
+    """A connection. What it raises is the driver's: see `troubles`.
+
+    Beside a busy loop an answer is waited for longer than the server takes. So statements whose
+    answers nobody needs go with the next one, and who alone writes asks for an id once.
+    """
 
     def __init__(self, connection: aiomysql.Connection) -> None:
         self._connection = connection
         self._packet = SMALLEST_PACKET
+        self._held: list[str] = []  # to be sent with the next statement
+        self._ids: dict[tuple[str, tuple[object, ...]], Found] | None = None
         self.flavour = ""
         self.version = (0, 0, 0)
 
@@ -73,9 +79,29 @@ class Session:
             steps.close()
 
     async def query(self, text: str) -> int:
-        """Send one statement; give the number of rows that it found to change."""
+        """Send what is held and this statement; give the number of rows that it found to change."""
+        held, self._held = self._held, []
         async with asyncio.timeout(ANSWER):
-            return int(await self._connection.query(text))
+            changed = await self._connection.query(";".join([*held, text]))
+            for _ in held:
+                changed = await self._connection.next_result()
+        return int(changed)
+
+    def hold(self, text: str) -> None:
+        """Send a statement with the next one. If it fails, that one is not carried out."""
+        self._held.append(text)
+
+    async def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            await self.query(self._held.pop())
+
+    async def roll_back(self) -> None:
+        """Undo the transaction."""
+        self._held.clear()
+        if self._ids is not None:
+            self._ids.clear()
+        await self.query("ROLLBACK")
 
     async def fetch(self, text: str) -> Found:
         """Send one SELECT; give its rows."""
@@ -115,6 +141,8 @@ class Session:
             await self.query(statement)
         if read_only:
             await self.query("SET SESSION TRANSACTION READ ONLY")
+        else:
+            self._ids = {}
 
     async def durability(self) -> str:
         """Say which of the server's settings let it lose commits with the power, "" if none does."""
@@ -133,7 +161,14 @@ class Session:
     # --- steps --------------------------------------------------------------------------------
 
     async def _fetch_step(self, step: Fetch) -> Found:
-        return await self.fetch(literals.filled(dialect.statement(step.statement), step.values))
+        ids, known = self._ids, (step.statement, tuple(step.values))
+        lasting = ids is not None and step.statement in dialect.LASTING
+        if ids is not None and lasting and known in ids:
+            return ids[known]
+        rows = await self.fetch(literals.filled(dialect.statement(step.statement), step.values))
+        if ids is not None and lasting and rows:
+            ids[known] = rows
+        return rows
 
     async def _fetch_many(self, step: FetchMany) -> list[list[Any]]:
         select = step.select
@@ -146,10 +181,14 @@ class Session:
         return rows
 
     async def _execute(self, step: Execute) -> int:
+        if self._ids and step.statement in dialect.UNSETTLING:
+            self._ids.clear()
         text = dialect.statement(step.statement)
         if "{" in text:
-            return await self._many(text, [step.values])
-        return await self.query(literals.filled(text, step.values))
+            (text,) = self._many(text, [step.values])
+        else:
+            text = literals.filled(text, step.values)
+        return await self.query(text)
 
     async def _insert(self, step: Insert) -> int:
         await self._execute(Execute(*step))
@@ -158,15 +197,23 @@ class Session:
     async def _each(self, step: Each | Bulk) -> None:
         text = dialect.statement(step.statement)
         if "{" in text:
-            await self._many(text, step.rows)
+            statements = self._many(text, step.rows)
         else:
-            for values in step.rows:
-                await self.query(literals.filled(text, values))
+            statements = (literals.filled(text, values) for values in step.rows)
+        size = sum(map(len, self._held))
+        for statement in statements:
+            size += len(statement)
+            if size > self._packet:
+                await self.flush()
+                size = len(statement)
+            self.hold(statement)
 
     async def _add(self, step: Add) -> bool:
-        await self.query("SAVEPOINT rows_added")
+        await self.flush()
+        self.hold("SAVEPOINT rows_added")
         try:
             await self._each(Bulk(*step))
+            await self.flush()
         except IntegrityError as error:
             if number_of(error) != ER.DUP_ENTRY:
                 raise
@@ -174,21 +221,19 @@ class Session:
             return False
         return True
 
-    async def _many(self, text: str, rows: Sequence[Sequence[object]]) -> int:
-        """Run a statement that has {rows} or {union} for all of *rows*, in slices."""
-        changed = 0
+    def _many(self, text: str, rows: Sequence[Sequence[object]]) -> Iterator[str]:
+        """Fill a statement that has {rows} or {union} with *rows*, in slices."""
         if "{rows}" in text:
             texts = [literals.row(values) for values in rows]
             for some in literals.slices(texts, ROWS, self._packet):
-                changed += await self.query(text.replace("{rows}", ",".join(some)))
-            return changed
+                yield text.replace("{rows}", ",".join(some))
+            return
         texts = [literals.columns(values) for values in rows]
         for some in literals.slices(texts, UNITED, self._packet):
             # The first one gives the columns their names, and no row.
             names = ",".join(f"NULL AS c{number}" for number in range(len(rows[0])))
             union = " UNION ALL SELECT ".join([f"{names} FROM DUAL WHERE FALSE", *some])
-            changed += await self.query(text.replace("{union}", f"(SELECT {union})"))
-        return changed
+            yield text.replace("{union}", f"(SELECT {union})")
 
     _steps: ClassVar[dict[type[Step], Callable[[Session, Any], Coroutine[Any, Any, Any]]]] = {
         Fetch: _fetch_step,
