@@ -6,6 +6,7 @@ from enum import StrEnum
 
 # Why the source of a proven copy stays, where no error says it: nothing but the sizes was compared.
 WEAK_PROOF = "weak_proof"
+VERIFICATION_FAILED = "verification_failed"  # of a copy that was proven, and is not equal any more
 LOST_METADATA = "unreadable-metadata"  # also the name of the field that the target lacks
 
 

@@ -81,6 +81,14 @@ class Due(NamedTuple):
     reason: str
 
 
+class Scrubbed(NamedTuple):
+    """How far a flow's copies were proven again, in the order of their keys, and when that was due."""
+
+    bucket: str
+    after: bytes  # the last key; b"" before the first of the bucket
+    at: float  # seconds since the epoch
+
+
 class Spent(NamedTuple):
     """What was asked to be restored within a time."""
 

@@ -19,7 +19,7 @@ from s3flow.model import (
     Transfer,
     Verdict,
 )
-from s3flow.records import Audited, ClassTotal, Due, Hold, Record, Spent, Unlisted
+from s3flow.records import Audited, ClassTotal, Due, Hold, Record, Scrubbed, Spent, Unlisted
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -211,6 +211,22 @@ class StateStore(Protocol):
     ) -> list[Record]:
         """Give all that is known of the first *limit* objects with keys over *after*, in byte order."""
         ...
+
+    async def transfers(
+        self, flow: str, bucket: str, start: bytes, limit: int = ROWS_AT_ONCE
+    ) -> list[Due]:
+        """Give the first *limit* objects with keys from *start* on, in byte order; not a claim."""
+        ...
+
+    async def refute(self, changes: Sequence[Change]) -> list[Change]:
+        """Record failures of copies that were proven; gives those whose rows still said so."""
+        ...
+
+    async def scrubbed(self, flow: str) -> Scrubbed | None:
+        """Say how far the flow's copies were proven again; None before the first."""
+        ...
+
+    async def note_scrubbed(self, flow: str, scrubbed: Scrubbed) -> None: ...
 
     async def audit(self, flow: str, after: int = 0, limit: int = ROWS_AT_ONCE) -> list[Audited]:
         """Give the first *limit* facts of the flow with numbers over *after*: also of a forgotten one.

@@ -102,6 +102,11 @@ def endpoints_of(flow_id: int) -> str:
     return f"endpoints/{flow_id}"
 
 
+def scrubbing(flow_id: int | None) -> str:
+    """Name what says how far the flow's copies were proven again."""
+    return f"scrubbing/{flow_id}"
+
+
 def draining(flow_id: int | None) -> str:
     """Name what says that the objects of the flow's last listing are not all done."""
     return f"draining/{flow_id}"
@@ -137,6 +142,7 @@ def unname(name: str, trail: Trail, now: int) -> Steps[bool]:
     yield Execute(sql.DROP_META, (draining(flow_id),))
     yield Execute(sql.DROP_RANGES, (flow_id,))
     yield Execute(sql.DROP_META, (endpoints_of(flow_id),))
+    yield Execute(sql.DROP_META, (scrubbing(flow_id),))
     for statement in (*sql.DROP_OF_FLOW, sql.DROP_VERDICTS):
         yield Execute(statement, (flow_id,))
     trail.note(name, Happened(Fact.FORGOTTEN, 0, "", b"", 0))

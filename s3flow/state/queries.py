@@ -17,8 +17,17 @@ from s3flow.model import (
     Verdict,
 )
 from s3flow.ports import ROWS_AT_ONCE
-from s3flow.records import Audited, ClassStates, ClassTotal, Due, Record, Spent, Unlisted
-from s3flow.state import audit, flows, inventory, routes, sql
+from s3flow.records import (
+    Audited,
+    ClassStates,
+    ClassTotal,
+    Due,
+    Record,
+    Scrubbed,
+    Spent,
+    Unlisted,
+)
+from s3flow.state import audit, flows, inventory, proven, routes, sql
 from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
 
@@ -196,6 +205,24 @@ class Queries:
             return [_due(flow, names[row[1]], row) for row in rows]
 
         return await self._database.read(work)
+
+    async def transfers(
+        self, flow: str, bucket: str, start: bytes, limit: int = ROWS_AT_ONCE
+    ) -> list[Due]:
+        """Give the first *limit* objects with keys from *start* on, in byte order."""
+
+        def work() -> Steps[Found]:
+            place = yield from _place(flow, bucket)
+            if place is None:
+                return ()
+            found: Found = yield FetchMany(proven.TRANSFERS, (*place, start, limit))
+            return found
+
+        return [_due(flow, bucket, row) for row in await self._database.read(work)]
+
+    async def scrubbed(self, flow: str) -> Scrubbed | None:
+        """Say how far the flow's copies were proven again; None before the first."""
+        return await self._database.read(lambda: proven.scrubbed(flow))
 
     async def next_due(self, flow: str, state: State) -> int | None:
         """Say when the first object in *state* is due (milliseconds), None if none is."""

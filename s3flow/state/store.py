@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from s3flow.errors import StateError
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
-from s3flow.records import Unlisted
+from s3flow.records import Scrubbed, Unlisted
 from s3flow.state import changes as outcomes
-from s3flow.state import flows, inventory, moves, pages, restores, routes, sql
+from s3flow.state import flows, inventory, moves, pages, proven, restores, routes, sql
 from s3flow.state.claims import Claims, Taken
 from s3flow.state.queries import Database, Queries, fetch
 from s3flow.state.steps import Each, Fetch, Steps
@@ -174,6 +174,17 @@ class SqlState(Queries):
             lambda: outcomes.save(changes, Trail(self._process), now),
             lambda pending: self._claims.end([it.transfer.id for it in changes], pending),
         )
+
+    async def refute(self, changes: Sequence[Change]) -> list[Change]:
+        """Record failures of copies that were proven; gives those whose rows still said so."""
+        now = self._now()
+        return await self._database.write(
+            lambda: proven.refute(changes, Trail(self._process), now)
+        )
+
+    async def note_scrubbed(self, flow: str, scrubbed: Scrubbed) -> None:
+        """Keep how far the flow's copies were proven again."""
+        await self._database.write(lambda: proven.note_scrubbed(flow, scrubbed))
 
     async def remember_upload(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
         """Make the upload id durable before the first part is sent; the claim goes on.
