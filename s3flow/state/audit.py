@@ -31,8 +31,19 @@ from s3flow.records import Audited, Fact
 FIELDS = Audited._fields
 NOTHING = "0" * 64  # stands before the first row
 _HASH = ',"hash":"'
-# Stored instead of the words.
-CODES: dict[Fact, int] = {fact: code for code, fact in enumerate(Fact, 1)}
+# Stored instead of the words, and in the schema's table of facts: a new fact gets the next number.
+CODES: dict[Fact, int] = {
+    Fact.VERIFIED: 1,
+    Fact.ADOPTED: 2,
+    Fact.SKIPPED: 3,
+    Fact.FAILED: 4,
+    Fact.DELETED: 5,
+    Fact.RETRIED: 6,
+    Fact.VANISHED: 7,
+    Fact.CHANGED: 8,
+    Fact.FORGOTTEN: 9,
+    Fact.KEPT: 10,
+}
 FACTS: dict[int, str] = {code: str(fact) for fact, code in CODES.items()}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from s3flow.model import Change, Method, PageChanges, Proof, State, Transfer
 from s3flow.ports import StateStore
 from s3flow.records import Audited
+from s3flow.state import audit
 from s3flow.state.audit import Check
 from s3flow.state.queries import fetch
 from s3flow.state.store import SqlState
@@ -392,6 +393,17 @@ async def test_keys_that_look_alike_stay_apart_by_the_old_names(state: StateStor
     for key in ("a", "A", "a ", "k" * 1024):
         one = await query(state, f"SELECT id FROM document_logs WHERE file_key = '{key}'")
         assert len(one) == 1, key
+
+
+async def test_facts_have_the_same_numbers_in_the_schema(state: StateStore) -> None:
+    rows = await query(state, "SELECT code, name FROM facts")
+    assert {int(code): name for code, name in rows} == audit.FACTS
+    await merge(state, found(b"a", State.SKIPPED, reason="filtered"))
+    await state.forget("documents")
+    shown = await query(state, "SELECT seq, fact, at, hash FROM audit_trail ORDER BY seq")
+    assert text(shown) == [
+        (str(row.seq), row.fact, "2023-11-14 22:13:20", row.hash) for row in await trail(state)
+    ]
 
 
 async def test_without_an_audit_only_counts_are_kept(state: StateStore) -> None:

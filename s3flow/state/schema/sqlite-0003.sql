@@ -38,7 +38,8 @@ INSERT INTO facts (code, name) VALUES
   (6, 'retried'),
   (7, 'vanished'),
   (8, 'changed'),
-  (9, 'forgotten');
+  (9, 'forgotten'),
+  (10, 'kept');
 
 -- What became of objects while a scan was its flow's newest.
 CREATE TABLE batches (
