@@ -61,7 +61,9 @@ async def _open_mysql(
 ) -> SqlState:
     try:
         from s3flow.state.mysql.database import MySqlDatabase
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name not in {"aiomysql", "pymysql"}:
+            raise
         raise StateError(
             f"state {address} needs the driver: pip install 's3flow[mysql]'"
         ) from error
