@@ -89,7 +89,7 @@ def _wiring(
         target,
         reader=target if isinstance(target, S3Store) else None,
         copier=copiers.get(ends),
-        endpoints=_fingerprint([settings[name] for name in ends]),
+        endpoints=_fingerprint([settings[name] for name in ends], flow.method),
     )
 
 
@@ -111,16 +111,16 @@ def _as_source(source: StoreSettings, target: StoreSettings) -> S3Settings | Non
     theirs = {name: getattr(source, name) for name in IDENTITY}
     if all(getattr(target, name) == value for name, value in theirs.items()):
         return None
-    return replace(target, **theirs, acl="bucket-owner-full-control")
+    return replace(target, **theirs, acl="bucket-owner-full-control", acl_is_wish=True)
 
 
-def _fingerprint(ends: Sequence[StoreSettings]) -> str:
+def _fingerprint(ends: Sequence[StoreSettings], method: str) -> str:
     """Tell configurations apart by whatever may change where copies work, without showing any of it."""
     told = [
         [str(getattr(end, name, None)) for name in ("name", "url", "region", *TOLD_APART)]
         for end in ends
     ]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr([method, told]).encode()).hexdigest()[:32]
 
 
 def marks_of(wirings: Sequence[Wiring]) -> dict[str, bytes]:

@@ -210,6 +210,34 @@ async def test_a_bucket_that_refuses_acls_gets_none_from_then_on() -> None:
         await store.put_object(BUCKET, b"a", body_of(b"abc"), PLAIN, md5=None)
 
 
+@pytest.mark.parametrize("is_wish", [False, True])
+async def test_an_acl_that_may_not_be_set_is_left_out_only_if_it_is_ours(is_wish: bool) -> None:
+    def script(request: Request) -> Answer:
+        denied = kind(request) == "OWNERSHIP" or "x-amz-acl" in request.headers
+        return error(403, "AccessDenied") if denied else answer(request)
+
+    of = Original("from-bucket", b"key", ETAG, 3)
+    async with scripted(script) as server:
+        store = server.store(server.settings(acl=FULL, acl_is_wish=is_wish))
+        if not is_wish:  # who asked for it is not to have a copy without
+            with pytest.raises(errors.AccessDenied):
+                await store.copy_object(of, BUCKET, b"a", storage_class="", with_tags=True)
+            return
+        for _ in range(2):
+            await store.copy_object(of, BUCKET, b"a", storage_class="", with_tags=True)
+            await store.create_multipart_upload(BUCKET, b"a", PLAIN, 3)
+        kinds = [kind(each) for each in server.requests]
+    assert kinds == ["OWNERSHIP", "COPY", "COPY", "CREATE", "COPY", "CREATE"]
+
+
+async def test_what_is_denied_with_and_without_an_acl_is_denied() -> None:
+    of = Original("from-bucket", b"key", ETAG, 3)
+    async with scripted(lambda request: error(403, "AccessDenied")) as server:
+        store = server.store(server.settings(acl=FULL, acl_is_wish=True))
+        with pytest.raises(errors.AccessDenied):
+            await store.copy_object(of, BUCKET, b"a", storage_class="", with_tags=True)
+
+
 # --- a store that keeps no key ----------------------------------------------------------------
 
 

@@ -47,8 +47,6 @@ class Copies:
         headers = _from(original)
         if self._written:
             headers |= self._written
-        if self._acls is not None:
-            headers |= await self._acls.headers(bucket)
         if storage_class:
             headers["x-amz-storage-class"] = storage_class
         if redirect:
@@ -56,14 +54,12 @@ class Copies:
         if not with_tags:
             headers["x-amz-tagging-directive"] = "REPLACE"  # by none
         call = Call("CopyObject", "PUT", bucket, key, "", headers)
-        try:
+        if self._acls is None:
             response, said = await self._ask(call, original.size)
-        except errors.AclRefused:
-            if self._acls is None:
-                raise
-            self._acls.refused(bucket)
-            del headers["x-amz-acl"]
-            response, said = await self._ask(call, original.size)
+        else:
+            response, said = await self._acls.send(
+                bucket, headers, lambda: self._ask(call, original.size)
+            )
         etag = self._etag(call, said)
         return Stored(
             original.size,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from s3flow import errors
 from s3flow.model import Sealed
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.wire import Response
 
+T = TypeVar("T")
 _SSE = "x-amz-server-side-encryption"
 _KEY_BYTES = 32
 PAYER = {"x-amz-request-payer": "requester"}
@@ -69,22 +71,30 @@ class Acls:
     """Sends an ACL with what is written, where the bucket takes one.
 
     Since April 2023 new buckets refuse requests that name any, with AccessControlListNotSupported.
+    *is_wish*: who may write there, and no ACLs (s3:PutObjectAcl), writes without one.
     """
 
-    def __init__(self, rest: Rest, acl: str) -> None:
+    def __init__(self, rest: Rest, acl: str, *, is_wish: bool) -> None:
         self._rest = rest
         self._headers = {"x-amz-acl": acl}
+        self._is_wish = is_wish
         self._takes: dict[str, bool] = {}
 
-    async def send(self, call: Call, headers: dict[str, str]) -> Response:
-        """Send *call*, whose *headers* these are, with an ACL or, if that is refused, without."""
-        headers |= await self.headers(call.bucket)
+    async def send(
+        self, bucket: str, headers: dict[str, str], send: Callable[[], Awaitable[T]]
+    ) -> T:
+        """*send* what has these *headers*, with an ACL or, if that is refused, without."""
+        headers |= await self.headers(bucket)
         try:
-            return await self._rest.send(call)
-        except errors.AclRefused:
-            self.refused(call.bucket)
+            return await send()
+        except (errors.AclRefused, errors.AccessDenied) as error:
+            is_denied = isinstance(error, errors.AccessDenied)
+            if "x-amz-acl" not in headers or (is_denied and not self._is_wish):
+                raise
             del headers["x-amz-acl"]
-            return await self._rest.send(call)
+            answer = await send()
+        self.refused(bucket)
+        return answer
 
     async def headers(self, bucket: str) -> dict[str, str]:
         """Give the header for a write to *bucket*, or none."""

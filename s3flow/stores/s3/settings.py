@@ -63,6 +63,7 @@ class S3Settings:
     bucket_key: bool = False
     customer_key: str | None = field(default=None, repr=False)
     acl: str | None = None
+    acl_is_wish: bool = False  # where it may not be set, writes go without
     checksums: Checksums = "auto"
     concurrency: int = 256
     connect_timeout: float = 10.0

@@ -78,7 +78,9 @@ class S3Store:
         self._listings = Listings(self._rest)
         self._sealed = customer_headers(settings)
         self._written = written(settings)
-        self._acls = Acls(self._rest, settings.acl) if settings.acl else None
+        self._acls = (
+            Acls(self._rest, settings.acl, is_wish=settings.acl_is_wish) if settings.acl else None
+        )
         self._rare = Rare(settings, self._rest, self._sealed)
         self.is_website = self._rare.is_website
         self._removals = Removals(self._rest, self)
@@ -278,7 +280,7 @@ class S3Store:
         if self._acls is None:
             response = await self._rest.send(call)
         else:
-            response = await self._acls.send(call, headers)
+            response = await self._acls.send(bucket, headers, lambda: self._rest.send(call))
         body = await response.read_all(ERROR_LIMIT)
         self._check_success(call, response, body)
         return upload_id_of(body, self._rest.where(bucket, key))
