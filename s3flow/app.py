@@ -32,7 +32,9 @@ from s3flow.observe.redact import Redactor
 from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.observe.wording import in_short
+from s3flow.policies import Mode
 from s3flow.process import Ending, allow_open_files, usable_cpus
+from s3flow.state.holds import open_holds
 from s3flow.state.opening import FOREVER, open_state
 from s3flow.state.store import SqlState
 from s3flow.stores.crc64 import Crc64Nvme
@@ -161,6 +163,11 @@ async def _supervised(board: Board) -> None:
         await asyncio.sleep(interval)
 
 
+def _stuck(one: FlowSnapshot) -> bool:
+    """Say whether sources of a move stay that nobody wanted to stay."""
+    return bool(one.kept) or (one.held is not None and one.held.tripped)
+
+
 def _failed(command: str, error: BaseException) -> End:
     """Say in a report that the run broke down."""
     while isinstance(error, BaseExceptionGroup):
@@ -179,9 +186,15 @@ class Work:
     flows: Sequence[Flow]
     once: bool = False
     scan_only: bool = False
+    no_delete: bool = False
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     abandon: asyncio.Event = field(default_factory=asyncio.Event)
     report: Path | None = None  # the file for people, once `run` has returned
+
+    def __post_init__(self) -> None:
+        if self.no_delete:
+            # What is proven meanwhile is deleted by the next run without this.
+            self.flows = [replace(flow, mode=Mode.COPY) for flow in self.flows]
 
     async def run(self) -> tuple[Ending, list[FlowSnapshot]]:
         """Run, and say how it ended and where the flows stand."""
@@ -195,7 +208,8 @@ class Work:
             wirings = await stack.enter_async_context(wired(self.settings, self.flows))
             await upkeep.recognise(state, wirings)
             stack.enter_context(_signals(self.stop, self.abandon))
-            board = Board(state, self.flows)
+            holds = open_holds(self.settings.daemon.state_address)
+            board = Board(state, self.flows, holds=holds)
             show, told = self._show(stack, board)
             listen, count = await self._listen(stack, board)
             reporter = self._reporter(board, wirings)
@@ -212,6 +226,7 @@ class Work:
                 stop=self.stop,
                 abandon=self.abandon,
                 crew=crew,
+                holds=holds,
             )
             side = [*show, *listen, *keep, board.run(), _supervised(board), watch_for_blocks(tell)]
             side.append(self._end_patience(state))
@@ -362,6 +377,6 @@ class Work:
                 return Ending.INTERRUPTED
         elif self.stop.is_set():
             return Ending.DONE
-        failed = any(one.objects.failed for one in snapshots)
+        failed = any(one.objects.failed or _stuck(one) for one in snapshots)
         scans = any(flow.scan_failed for flow in daemon.flows.values())
         return Ending.SOME_FAILED if failed or scans else Ending.DONE

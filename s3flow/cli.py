@@ -12,6 +12,7 @@ import typer
 
 from s3flow import __version__
 from s3flow.commands.audit import audit
+from s3flow.commands.hold import hold, release
 from s3flow.commands.report import report
 from s3flow.commands.start import (
     DEFAULT_CONFIG,
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from s3flow.config import Settings
     from s3flow.model import Flow
     from s3flow.observe.progress import FlowSnapshot
+
+NoDelete = Annotated[
+    bool, typer.Option("--no-delete", help="Of moves: copy and verify, delete no source this time.")
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -54,7 +59,12 @@ def _main(
 
 
 def _work(
-    config: Path, names: list[str] | None, *, once: bool, scan_only: bool = False
+    config: Path,
+    names: list[str] | None,
+    *,
+    once: bool,
+    scan_only: bool = False,
+    no_delete: bool = False,
 ) -> NoReturn:
     """Run the daemon's work, print where the flows stand, and exit as it ended."""
     from s3flow.app import Work
@@ -63,7 +73,7 @@ def _work(
     settings, flows = load_and_log(config, names)
 
     async def main() -> tuple[int, list[FlowSnapshot], Path | None]:
-        work = Work(settings, flows, once=once, scan_only=scan_only)
+        work = Work(settings, flows, once=once, scan_only=scan_only, no_delete=no_delete)
         return *await work.run(), work.report
 
     ending, snapshots, file = run_async(main())
@@ -74,15 +84,15 @@ def _work(
 
 
 @app.command()
-def run(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+def run(config: Config = DEFAULT_CONFIG, flow: Flows = None, no_delete: NoDelete = False) -> None:
     """Run the daemon: scan, transfer, verify, record; again after each flow's `every`."""
-    _work(config, flow, once=False)
+    _work(config, flow, once=False, no_delete=no_delete)
 
 
 @app.command()
-def sync(config: Config = DEFAULT_CONFIG, flow: Flows = None) -> None:
+def sync(config: Config = DEFAULT_CONFIG, flow: Flows = None, no_delete: NoDelete = False) -> None:
     """Do the same once, until everything is done."""
-    _work(config, flow, once=True)
+    _work(config, flow, once=True, no_delete=no_delete)
 
 
 @app.command()
@@ -164,6 +174,8 @@ def retry(
 
 
 app.command()(report)
+app.command()(hold)
+app.command()(release)
 app.add_typer(audit, name="audit")
 app.add_typer(state, name="state")
 

@@ -9,6 +9,7 @@ from s3flow.errors import ConfigError, StateEmpty
 from s3flow.model import Flow
 from s3flow.observe.board import read_snapshots
 from s3flow.observe.progress import FlowSnapshot, snapshot
+from s3flow.state.holds import open_holds
 from s3flow.state.opening import open_state
 from s3flow.state.store import SqlState
 
@@ -29,7 +30,8 @@ async def read_status(settings: Settings, flows: Sequence[Flow]) -> list[FlowSna
     if state is None:
         return [snapshot(flow, [], [], {}, None, 0.0) for flow in flows]
     try:
-        return await read_snapshots(state, flows)
+        holds = open_holds(settings.daemon.state_address)
+        return await read_snapshots(state, flows, holds=holds)
     finally:
         await state.close()
 

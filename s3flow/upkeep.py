@@ -21,7 +21,7 @@ async def recognise(state: StateStore, wirings: Sequence[Wiring]) -> None:
     for wiring in wirings:
         if isinstance(wiring.target, LocalStore):
             written = any(
-                total.state is State.VERIFIED and total.method != Method.ADOPTED
+                total.state in (State.VERIFIED, State.DELETED) and total.method != Method.ADOPTED
                 for total in await state.totals(wiring.flow.name)
             )
             await wiring.target.recognise(wiring.flow.name, written=written)

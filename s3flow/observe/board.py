@@ -13,8 +13,11 @@ from typing import Any
 from s3flow.errors import StateError, StateLost
 from s3flow.model import Flow
 from s3flow.observe.flight import Flight
+from s3flow.observe.inventory import Inventory
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
-from s3flow.ports import StateStore
+from s3flow.policies import Mode
+from s3flow.ports import Holds, StateStore
+from s3flow.records import Hold
 
 REFRESH = 1.0  # seconds between reads of the state for displays and metrics
 PATIENCE = 3.0  # seconds that a question over HTTP waits for the state
@@ -23,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 async def read_snapshots(
-    state: StateStore, flows: Sequence[Flow], flight: Flight | None = None
+    state: StateStore,
+    flows: Sequence[Flow],
+    flight: Flight | None = None,
+    holds: Holds | None = None,
 ) -> list[FlowSnapshot]:
     """Read from the state where the flows stand; *flight* knows what is under way."""
     return [
@@ -36,9 +42,17 @@ async def read_snapshots(
             time.time(),
             routes=await state.verdicts(flow.name),
             moving=flight.of(flow.name) if flight else None,
+            held=await _held(holds, flow),
+            inventory=Inventory(await state.classes(flow.name), await state.unlisted(flow.name)),
         )
         for flow in flows
     ]
+
+
+async def _held(holds: Holds | None, flow: Flow) -> Hold | None:
+    if holds is None or flow.mode is not Mode.MOVE:
+        return None
+    return await holds.get(flow.name)
 
 
 @dataclass(slots=True)
@@ -52,13 +66,14 @@ class Board:
     flows: Sequence[Flow]
     last: list[FlowSnapshot] = field(default_factory=list)
     flight: Flight | None = None
+    holds: Holds | None = None
 
     async def refresh(self) -> None:
         """Read the state once; while it is in trouble, what was last read stands."""
         if self.state.trouble and self.last:
             return
         try:
-            self.last = await read_snapshots(self.state, self.flows, self.flight)
+            self.last = await read_snapshots(self.state, self.flows, self.flight, self.holds)
         except StateLost:
             raise
         except StateError as error:

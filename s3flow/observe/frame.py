@@ -294,6 +294,10 @@ def _words_on(one: FlowSnapshot, state: State) -> str:
 def _blocked(one: FlowSnapshot, news: News) -> Iterator[Text]:
     if one.name in news.blocked:
         yield Text(f"  blocked by {news.blocked[one.name]}", "bold red")
+    if one.name in news.holding:
+        yield Text(f"  no source is deleted: {news.holding[one.name]}", "bold red")
+    if one.kept:
+        yield Text(f"  sources stay: {counted(one.kept)}", "yellow")
 
 
 def _last_lines(news: News, paper: Paper, alarms: Sequence[str]) -> list[Text]:

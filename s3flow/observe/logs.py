@@ -125,6 +125,7 @@ class LogEvents:
         self._debug = debug
         self._failures = _Pace(50, clock)
         self._retries = _Pace(5, clock)
+        self._keeps = _Pace(5, clock)
         self._throttles = _Pace(1, clock)
         self._warnings = _Pace(50, clock)
         self._holds = _Pace(1, clock)
@@ -138,6 +139,9 @@ class LogEvents:
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.DeletesHeld: self._deletes_held,
+            events.DeletesResumed: self._deletes_resumed,
+            events.Kept: self._kept,
             events.UploadAborted: self._upload_aborted,
             events.RouteDecided: self._route_decided,
             events.LoopHeld: self._loop_held,
@@ -247,6 +251,30 @@ class LogEvents:
 
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
         self._log.info("flow goes on", flow=event.flow, reason=event.reason)
+
+    def _deletes_held(self, event: events.DeletesHeld) -> None:
+        self._log.error(
+            "no source is deleted, copies go on",
+            flow=event.flow,
+            reason=event.reason,
+            message=event.message,
+            remedy=f"s3flow release {event.flow}",
+        )
+
+    def _deletes_resumed(self, event: events.DeletesResumed) -> None:
+        self._log.info("sources are deleted again", flow=event.flow)
+
+    def _kept(self, event: events.Kept) -> None:
+        change = event.change
+        held = self._keeps.admit(change.transfer.flow, change.reason)
+        if held is not None:
+            self._log.warning(
+                "source stays, its copy is proven",
+                **_object(change.transfer),
+                reason=change.reason,
+                message=change.message,
+                **_held(held),
+            )
 
     def _upload_aborted(self, event: events.UploadAborted) -> None:
         self._log.info("unfinished upload removed", flow=event.flow, upload_id=event.upload_id)

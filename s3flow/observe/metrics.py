@@ -48,6 +48,7 @@ class Metrics(Collector):
         self._throttled: defaultdict[str, int] = defaultdict(int)
         self._limits: dict[str, int] = {}
         self._blocked: dict[_Pair, int] = {}
+        self._holding: dict[_Pair, int] = {}
         self._scans: defaultdict[str, int] = defaultdict(int)
         self._unlisted: defaultdict[_Pair, int] = defaultdict(int)
         self._scanned: dict[str, float] = {}
@@ -69,6 +70,8 @@ class Metrics(Collector):
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.DeletesHeld: self._deletes_held,
+            events.DeletesResumed: self._deletes_resumed,
             events.RouteDecided: self._route_decided,
             events.LoopHeld: self._loop_held,
             events.WorkerStarted: self._worker_started,
@@ -144,6 +147,12 @@ class Metrics(Collector):
 
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
         self._blocked[event.flow, event.reason] = 0
+
+    def _deletes_held(self, event: events.DeletesHeld) -> None:
+        self._holding[event.flow, event.reason] = 1
+
+    def _deletes_resumed(self, event: events.DeletesResumed) -> None:
+        self._holding.update({key: 0 for key in self._holding if key[0] == event.flow})
 
     def _route_decided(self, event: events.RouteDecided) -> None:
         route = event.verdict
@@ -302,6 +311,20 @@ class Metrics(Collector):
             ("flow", "reason"),
             self._blocked.items(),
         )
+        yield gauge(
+            "s3flow_deletes_held",
+            "1 while no source of a move is deleted, for the reason named: by a person, or by the "
+            "circuit breaker. status says why; s3flow release lets them go on.",
+            ("flow", "reason"),
+            self._holding.items(),
+        )
+        yield gauge(
+            "s3flow_sources_kept",
+            "Verified objects of moves whose sources stay, by why: denied, a store without "
+            "conditional deletes, nothing but sizes compared. Needs a person.",
+            ("flow", "reason"),
+            [((one.name, why), number) for one in snapshots for why, number in one.kept.items()],
+        )
         yield counter(
             "s3flow_scans",
             "Finished walks over the source since the start. Flat for longer than the flow's "
@@ -315,6 +338,13 @@ class Metrics(Collector):
             "not seen; the log names them.",
             ("flow", "reason"),
             self._unlisted.items(),
+        )
+        yield gauge(
+            "s3flow_unlisted_buckets",
+            "Buckets that could not be listed when that was last tried. Not 0: what is new there is "
+            "not seen; s3flow status says why.",
+            ("flow",),
+            [((one.name,), len(one.inventory.unlisted)) for one in snapshots],
         )
         finished = {
             one.name: one.scan.finished for one in snapshots if one.scan and one.scan.finished

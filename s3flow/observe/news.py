@@ -31,6 +31,7 @@ class News:
         self._clock = clock
         self.began = clock()
         self.blocked: dict[str, str] = {}  # by flow, why
+        self.holding: dict[str, str] = {}  # by flow, why no source is deleted
         self.listing: set[str] = set()
         self.unlisted: dict[
             str, set[str]
@@ -49,6 +50,8 @@ class News:
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.DeletesHeld: self._deletes_held,
+            events.DeletesResumed: self._deletes_resumed,
             events.WorkerStarted: self._worker_started,
             events.WorkerEnded: self._worker_ended,
         }
@@ -108,6 +111,12 @@ class News:
 
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
         self.blocked.pop(event.flow, None)
+
+    def _deletes_held(self, event: events.DeletesHeld) -> None:
+        self.holding[event.flow] = f"{event.reason}: {shown(event.message)}"
+
+    def _deletes_resumed(self, event: events.DeletesResumed) -> None:
+        self.holding.pop(event.flow, None)
 
     def _worker_started(self, event: events.WorkerStarted) -> None:
         self.workers[event.worker] = event.pid

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, State, Total, Verdict
+from s3flow.observe.inventory import NOTHING, Inventory, classes_json, inventory_json
 from s3flow.observe.rates import Rates, rates
+from s3flow.records import Hold
 
 _OUTCOMES = tuple(Outcome)
 
@@ -86,6 +88,9 @@ class FlowSnapshot:
     moving: Moving | None = None
     thawing: Thawing | None = None
     routes: Sequence[Verdict] = ()  # which way its objects go, as far as it was found out
+    inventory: Inventory = NOTHING
+    kept: Mapping[str, int] = field(default_factory=dict)  # verified, and the source stays: why
+    held: Hold | None = None  # why no source is deleted
 
     @property
     def backlog(self) -> dict[State, tuple[int, int]]:
@@ -116,6 +121,8 @@ def snapshot(
     moving: Moving | None = None,
     thawing: Thawing | None = None,
     routes: Sequence[Verdict] = (),
+    inventory: Inventory = NOTHING,
+    held: Hold | None = None,
 ) -> FlowSnapshot:
     """Put together what the state says of *flow*. *samples* ascend in time; *now* is the epoch's.
 
@@ -125,6 +132,7 @@ def snapshot(
     proofs: dict[str, int] = {}
     reasons: dict[str, int] = {}
     failures: dict[str, int] = {}
+    kept: dict[str, int] = {}
     for total in totals:
         outcome = OUTCOMES[total.state]
         if outcome is Outcome.PENDING:
@@ -134,6 +142,8 @@ def snapshot(
             if outcome is Outcome.FAILED:
                 _add(failures, total.reason, total.objects)
             continue
+        if outcome is Outcome.VERIFIED:
+            _add(kept, total.reason, total.objects)
         _add(methods, total.method, total.objects)
         _add(proofs, total.proof, total.objects)
     states = _states(totals)
@@ -158,6 +168,9 @@ def snapshot(
         moving=moving,
         thawing=thawing,
         routes=routes,
+        inventory=inventory,
+        kept=kept,
+        held=held,
     )
 
 
@@ -235,7 +248,12 @@ def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
         "proofs": dict(one.proofs),
         "reasons": dict(one.reasons),
         "dropped": dict(one.dropped),
+        "deletes": {
+            "held": one.held and {"why": one.held.why, "since": _iso(one.held.since)},
+            "kept": dict(one.kept),
+        },
         "routes": [_route_json(verdict) for verdict in one.routes],
+        **inventory_json(one.inventory),
         "scan": {
             "finished": _iso(finished),
             "unfinished": bool(one.scan and one.scan.unfinished),
@@ -249,9 +267,14 @@ def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
 def _buckets_json(one: FlowSnapshot, wanted: bool) -> dict[str, Any]:
     if not wanted:
         return {}
+    listed = one.inventory.buckets()
     return {
         "buckets": {
-            name: {"objects": counts.objects.as_json(), "bytes": counts.bytes.as_json()}
+            name: {
+                "objects": counts.objects.as_json(),
+                "bytes": counts.bytes.as_json(),
+                "storage_classes": classes_json(listed.get(name, {})),
+            }
             for name, counts in one.buckets.items()
         }
     }

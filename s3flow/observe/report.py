@@ -8,6 +8,7 @@ from pathlib import Path
 
 from s3flow.model import Outcome
 from s3flow.observe.account import Account, Figures, FlowAccount, ObjectAccount, ShareAccount
+from s3flow.observe.inventory import inventory_lines
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.text import duration, shown, size
 from s3flow.policies import CopyBy
@@ -33,6 +34,7 @@ def summary_lines(snapshots: Sequence[FlowSnapshot], report: Path | None = None)
         lines += _counted("proofs", one.proofs)
         lines += _counted("reasons", one.reasons)
         lines += _counted("not carried by the target", one.dropped)
+        lines += inventory_lines(one.inventory)
         if one.scan and one.scan.unfinished:
             lines.append("  the source is not listed to its end: there may be more")
     if report is not None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3flow.model import OUTCOMES, Outcome, State, Verdict
+from s3flow.observe.inventory import class_rows, unlisted_rows
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.text import shown, size
 from s3flow.observe.wording import STYLES, counted, due, eta, skips
@@ -51,6 +52,12 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
         more = f"and those of {len(one.routes) - ROUTES:,} more: s3flow status --json"
         table.add_row(name, "", "", "", Text(more))
         name = ""
+    for words, number, volume, remark in class_rows(one.inventory):
+        table.add_row(name, words, f"{number:,}", size(volume), Text(remark))
+        name = ""
+    for bucket, why in unlisted_rows(one.inventory):
+        table.add_row(name, "not listed", "", "", Text(f"{bucket}: {why}"), style="bold red")
+        name = ""
     table.add_row(
         name,
         "listed",
@@ -70,6 +77,10 @@ def _note(one: FlowSnapshot, state: State, first: State | None) -> str:
         notes.append(due(one.thawing))
     if state is State.VERIFIED:
         notes.append(counted(one.proofs))
+        if one.kept:
+            notes.append(f"sources stay: {counted(one.kept)}")
+        if one.held is not None:
+            notes.append(f"no source is deleted: {shown(one.held.why)}")
     elif state is State.FAILED:
         notes.append(counted(one.failures))
     elif state is State.SKIPPED:

@@ -203,6 +203,8 @@ class Tally:
             events.Retried: self._retried,
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
+            events.DeletesHeld: self._deletes_held,
+            events.Kept: self._kept,
             events.RouteDecided: self._route_decided,
             events.Warned: self._warned,
             events.LoopHeld: self._loop_held,
@@ -305,6 +307,15 @@ class Tally:
 
     def _flow_blocked(self, event: events.FlowBlocked) -> None:
         _count(self._flows[event.flow].blocks, event.reason)
+
+    def _deletes_held(self, event: events.DeletesHeld) -> None:
+        self._flows[event.flow].note(f"no source was deleted any more: {event.message}")
+
+    def _kept(self, event: events.Kept) -> None:
+        change = event.change
+        if event.first:
+            why = f"{change.reason}: {change.message}"
+            self._flows[change.transfer.flow].note(f"sources stay, though moved ({why})")
 
     def _route_decided(self, event: events.RouteDecided) -> None:
         route = event.verdict
