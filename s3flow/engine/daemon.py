@@ -14,6 +14,7 @@ from s3flow.engine.feed import Feed
 from s3flow.engine.flow import Crew, OwnHands, RunningFlow, Side
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.recorder import Recorder, unsettled_change
+from s3flow.engine.restorer import Restorer
 from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
@@ -43,6 +44,7 @@ class Daemon:
     holds: Holds = field(default_factory=OwnHolds)
     flows: dict[str, RunningFlow] = field(default_factory=dict)
     _deleters: dict[str, Deleter] = field(default_factory=dict)  # of flows that move
+    _restorers: dict[str, Restorer] = field(default_factory=dict)
     _verdicts: list[Verdict] = field(default_factory=list)  # that are not durable yet
 
     async def run(self, *, once: bool) -> None:
@@ -112,7 +114,10 @@ class Daemon:
         self, route: Route, feed: Feed, recorder: Recorder, blockade: Blockade
     ) -> list[Side]:
         """Make what a flow has to do besides moving."""
-        sides: list[Side] = []
+        pace = self.pace
+        restorer = Restorer(route, self.state, recorder, pace.backoff, pace.block_retry)
+        self._restorers[route.flow.name] = restorer
+        sides: list[Side] = [restorer]
         if route.flow.mode is Mode.MOVE:
             deleter = Deleter(
                 route,
@@ -209,6 +214,8 @@ class Daemon:
             flow = self.flows[change.transfer.flow]
             if change.state is State.VERIFIED:
                 flow.verified()
+            elif change.state is State.RESTORE_REQUESTED or change.state is State.RESTORING:
+                self._restorers[change.transfer.flow].stir()
         for deleter in self._deleters.values():
             deleter.recorded(event.changes)
         for name in {change.transfer.flow for change in event.changes}:

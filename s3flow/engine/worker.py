@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from s3flow.engine import retry
+from s3flow.engine import retry, thawing
 from s3flow.engine.feed import Supply
 from s3flow.engine.recorder import STATE_RETRY, Entry, Records
 from s3flow.engine.retry import Again, Backoff
@@ -15,6 +15,7 @@ from s3flow.engine.throttle import Blockade
 from s3flow.engine.transfer import transfer_object
 from s3flow.engine.uploads import abort
 from s3flow.errors import (
+    Archived,
     Blocked,
     Conflict,
     Corrupted,
@@ -28,8 +29,8 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import Retried, TransferEnded, TransferStarted
-from s3flow.model import Change, Listed, Proof, State, Transfer
-from s3flow.policies import LOST_METADATA, WEAK_PROOF, Mode, Overwrite
+from s3flow.model import ARCHIVES, Change, Listed, Proof, State, Transfer
+from s3flow.policies import LOST_METADATA, WEAK_PROOF, Mode, Overwrite, RestorePolicy
 
 # After these no part counts any more: an attempt that sent some has got no further.
 _FOR_NOTHING = (Conflict, Corrupted, NoSuchUpload, SourceChanged)
@@ -120,9 +121,21 @@ class Worker:
             there = await self.route.target.head_object(bucket, key)
             if there is not None:
                 return Entry(Change(transfer, State.SKIPPED, reason=TargetExists.reason))
-        copied = await transfer_object(self.route, transfer)
+        if transfer.storage_class in ARCHIVES and self._thaws():
+            frozen = await thawing.look(self.route, transfer)
+            if frozen is not None:
+                return Entry(frozen)
+        try:
+            copied = await transfer_object(self.route, transfer)
+        except Archived as error:
+            if not self._thaws():
+                raise
+            return Entry(await thawing.refused(self.route, transfer, error))
         self.route.gate.succeeded()
         return self._verified(transfer, copied)
+
+    def _thaws(self) -> bool:
+        return self.route.flow.restore is RestorePolicy.AUTO
 
     def _verified(self, transfer: Transfer, copied: Copied) -> Entry:
         change = Change(
