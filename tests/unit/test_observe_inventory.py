@@ -1,0 +1,116 @@
+"""What people and programs are told of storage classes, and of buckets that could not be listed."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from s3flow.model import Flow, Place, ScanSummary, State, Total
+from s3flow.observe.inventory import Inventory, class_rows, inventory_lines
+from s3flow.observe.metrics import Metrics
+from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
+from s3flow.observe.report import summary_lines
+from s3flow.observe.status import status_table
+from s3flow.records import ClassStates, ClassTotal, Unlisted
+
+FLOW = Flow(name="all", source=Place("src", "*", b""), target=Place("nas", "{bucket}", b""))
+SCANNED = ScanSummary(finished=1_700_000_000.0, unfinished=False, listed=6)
+CLASSES = [
+    ClassTotal("a", "DEEP_ARCHIVE", 1, 5),
+    ClassTotal("a", "STANDARD", 2, 20),
+    ClassTotal("b", "DEEP_ARCHIVE", 3, 30),
+]
+REFUSED = Unlisted(
+    "closed", "access_denied", "the credentials need\ns3:ListBucket", 1_700_000_000.0
+)
+
+
+def take(inventory: Inventory) -> FlowSnapshot:
+    totals = [
+        Total("a", State.DISCOVERED, "", "", "", 3, 25),
+        Total("b", State.RESTORING, "", "", "", 3, 30),
+    ]
+    return snapshot(FLOW, totals, [], {}, SCANNED, 1_700_000_100.0, inventory=inventory)
+
+
+def table(one: FlowSnapshot) -> str:
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(status_table([one]))
+    return shown.get()
+
+
+def test_programs_are_told_of_each_class_and_refusal() -> None:
+    (told,) = json.loads(json.dumps(as_json([take(Inventory(CLASSES, [REFUSED]))], buckets=True)))[
+        "flows"
+    ]
+    assert told["storage_classes"] == {
+        "DEEP_ARCHIVE": {"objects": 4, "bytes": 35, "archived": True},
+        "STANDARD": {"objects": 2, "bytes": 20, "archived": False},
+    }
+    assert told["buckets"]["b"]["storage_classes"] == {
+        "DEEP_ARCHIVE": {"objects": 3, "bytes": 30, "archived": True}
+    }
+    assert told["unlisted_buckets"] == {
+        "closed": {
+            "reason": "access_denied",
+            "message": REFUSED.message,
+            "since": "2023-11-14T22:13:20Z",
+        }
+    }
+
+
+def test_programs_are_told_of_states_by_class_where_they_were_asked_for() -> None:
+    states = [
+        ClassStates("DEEP_ARCHIVE", State.RESTORING, 3, 30),
+        ClassStates("GONE_SINCE", State.VERIFIED, 1, 1),
+    ]
+    (told,) = as_json([take(Inventory(CLASSES, [], states))])["flows"]
+    assert told["storage_classes"]["DEEP_ARCHIVE"]["states"] == {
+        "restoring": {"objects": 3, "bytes": 30}
+    }
+    assert told["storage_classes"]["STANDARD"]["states"] == {}
+    assert told["storage_classes"]["GONE_SINCE"]["objects"] == 0
+
+
+def test_the_table_shows_what_needs_a_restore_and_what_was_refused() -> None:
+    shown = table(take(Inventory(CLASSES, [REFUSED])))
+    (frozen,) = [line for line in shown.splitlines() if "DEEP_ARCHIVE" in line]
+    assert frozen.split()[:2] == ["DEEP_ARCHIVE", "4"]
+    assert "needs a restore" in frozen
+    (refused,) = [line for line in shown.splitlines() if "not listed" in line]
+    assert "closed: access_denied since 2023-11-14 22:13Z" in refused
+
+
+def test_one_class_that_is_read_at_once_is_not_worth_a_line() -> None:
+    assert not list(class_rows(Inventory([ClassTotal("a", "STANDARD", 2, 20)])))
+    assert inventory_lines(Inventory([ClassTotal("a", "STANDARD", 2, 20)])) == []
+
+
+def test_states_by_class_say_restore_only_of_what_waits() -> None:
+    states = [
+        ClassStates("GLACIER", State.DISCOVERED, 2, 20),
+        ClassStates("GLACIER", State.VERIFIED, 1, 10),
+    ]
+    one = Inventory(CLASSES, [], states)
+    assert [(words, bool(note)) for words, _, _, note in class_rows(one)] == [
+        ("GLACIER, discovered", True),
+        ("GLACIER, verified", False),
+    ]
+    assert one.frozen() == {"GLACIER": (2, 20)}
+
+
+def test_a_command_ends_with_what_was_frozen_and_refused() -> None:
+    many = [REFUSED._replace(bucket=f"closed-{number:02}") for number in range(12)]
+    lines = summary_lines([take(Inventory(CLASSES, many))])
+    assert "  storage classes: DEEP_ARCHIVE 4 (35 B), STANDARD 2 (20 B)" in lines
+    assert "  archived: 4 objects, 35 B, are restored before they go" in lines
+    refused = [line for line in lines if "not listed" in line]
+    assert len(refused) == 11
+    assert refused[-1].endswith("and 2 more: s3flow status --json")
+
+
+def test_a_gauge_counts_the_buckets_that_were_refused() -> None:
+    metrics = Metrics(lambda: [take(Inventory([], [REFUSED]))])
+    assert 's3flow_unlisted_buckets{flow="all"} 1.0' in metrics.render().decode()
