@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from s3flow.engine import plan
 from s3flow.engine.daemon import Daemon
+from s3flow.engine.holding import OwnHolds
 from s3flow.engine.retry import Backoff
 from s3flow.engine.wiring import Pace, Wiring
 from s3flow.events import Emit, Event, Recorded
@@ -52,6 +53,7 @@ class Lab:
     copier: Any = None  # the target with the source's credentials
     endpoints: str = ""  # what tells their configuration from another
     daemon: Daemon | None = None  # of the last run
+    holds: Any = field(default_factory=OwnHolds)
     wrap_state: Callable[[StateStore], StateStore] = lambda state: state
 
     @property
@@ -83,6 +85,7 @@ class Lab:
                 self._tell,
                 self.stop,
                 self.abandon,
+                holds=self.holds,
             )
             await (self.daemon.scan() if scan_only else self.daemon.run(once=once))
             return count(await state.totals(self.flow.name))
