@@ -229,8 +229,8 @@ class SqliteDatabase:
             )
         if self.read_only and version < newest:
             raise StateError(
-                f"state {self.path} has the older schema {version}: start the daemon once, it"
-                f" brings it to {newest}"
+                f"state {self.path} has the older schema {version}: start the daemon once, or run"
+                f" `s3flow state upgrade`: that brings it to {newest}"
             )
         return version
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3flow.model import State
+from s3flow.state.audit import Check
 from s3flow.state.sqlite import open_sqlite
 
 WRITER = """
@@ -62,6 +63,9 @@ async def test_a_killed_writer_leaves_sums_that_add_up(tmp_path: Path, rounds: i
         try:
             rows = await state.rows("documents", "bucket", b"", None, 1_000_000)
             totals = await state.totals("documents")
+            trail, check = await state.audit("documents", 0, 1_000_000), Check()
+            check.rows(trail)
+            assert check.end((await state.audited())["documents"]) is None
             ((_, cursor, *_),) = await state.ranges(
                 (await state.begin_scan("documents"))[0], "bucket"
             )
@@ -72,6 +76,10 @@ async def test_a_killed_writer_leaves_sums_that_add_up(tmp_path: Path, rounds: i
             lines = [line for line in totals if line.state is word]
             assert sum(line.objects for line in lines) == len(mine)
             assert sum(line.bytes for line in lines) == sum(row.size for row in mine)
+        # A fact is there if and only if what it tells of is.
+        final = {(row.state, row.key) for row in rows if row.state in {"verified", "failed"}}
+        assert {(State(it.fact), it.key) for it in trail} == final
+        assert len(trail) == len(final)
         # Whatever was reported is there, and the cursor is where the rows end.
         assert sum(row.state is State.VERIFIED for row in rows) >= 100 * saved
         assert cursor == rows[-1].key

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from s3flow.model import Change, Discovered, Flow, Listed, PageChanges, Place, State, Transfer
 from s3flow.state import sql
+from s3flow.state.audit import Check
 from s3flow.state.sqlite import open_sqlite
 from s3flow.state.store import SqlState
 
@@ -27,6 +28,13 @@ KEYS = [b"A", b"a", b"a ", b"a\x00", b"caf\xc3\xa9", b"cafe\xcc\x81", b"\xff", b
 PENDING = {state for state, code in sql.CODES.items() if code < sql.FIRST_FINAL}
 FOR_WORKERS = PENDING - {State.RESTORE_REQUESTED, State.RESTORING}
 FOUND = [State.DISCOVERED, State.SKIPPED, State.FAILED, State.VERIFIED]
+TELLS = {
+    "verified": State.VERIFIED,
+    "skipped": State.SKIPPED,
+    "vanished": State.SKIPPED,
+    "failed": State.FAILED,
+    "deleted": State.DELETED,
+}
 REASONS = ["", "stalled", "refused"]
 Name = tuple[str, bytes]
 
@@ -85,7 +93,7 @@ class StateMachine(RuleBasedStateMachine):
     def page(self, bucket: str, keys: set[bytes], state: State, gone: set[bytes]) -> None:
         self.versions += 1
         self.pages += 1
-        reason = "" if state is State.DISCOVERED else "refused"
+        reason = "refused" if state in {State.SKIPPED, State.FAILED} else ""
         changes = PageChanges(bucket, b"%08d" % self.pages, False, len(keys), 0)
         for key in sorted(keys):
             entry = Listed(key, self.versions, f"e{self.versions}", 0, "STANDARD")
@@ -161,13 +169,14 @@ class StateMachine(RuleBasedStateMachine):
             transfer = row.claimed
             assert transfer is not None
             row.claimed = None
+            why = "" if state is State.VERIFIED else reason  # that of a source which is kept
             self.late.append((name, transfer))
             retry_at = int((self.now + wait) * 1000) if wait and state in PENDING else 0
             changes.append(
                 Change(
                     transfer,
                     state,
-                    reason,
+                    why,
                     "message",
                     attempts=3,
                     retry_at=retry_at,
@@ -176,7 +185,7 @@ class StateMachine(RuleBasedStateMachine):
                 )
             )
             if transfer.generation == row.generation:
-                row.state, row.reason, row.attempts = state, reason, 3
+                row.state, row.reason, row.attempts = state, why, 3
                 # Nobody continues the upload of a final row: it is kept for the sweep instead.
                 row.retry_at = retry_at
                 row.upload_id = upload_id if state in PENDING else None
@@ -264,6 +273,18 @@ class StateMachine(RuleBasedStateMachine):
     def dropped_fields_are_counted(self) -> None:
         expected = Counter(field for row in self.rows.values() for field in row.dropped)
         assert self.run(self.state.dropped("documents")) == dict(expected)
+
+    @invariant()
+    def the_trail_holds_and_tells_how_each_object_ended(self) -> None:
+        rows = self.run(self.state.audit("documents"))
+        check = Check()
+        check.rows(rows)
+        assert check.end(self.run(self.state.audited()).get("documents")) is None
+        last = {(it.bucket, it.key): it for it in rows}
+        for name, row in self.rows.items():
+            if row.state not in PENDING:
+                assert TELLS[last[name].fact] is row.state
+                assert (last[name].reason, last[name].size) == (row.reason, row.size)
 
     @invariant()
     def uploads_and_waits_are_known(self) -> None:

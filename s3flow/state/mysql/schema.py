@@ -53,8 +53,8 @@ async def expect_newest(session: Session, address: object) -> None:
         raise StateEmpty(f"state {address} is empty: nothing has run yet")
     if version < newest:
         raise StateError(
-            f"state {address} has the older schema {version}: start the daemon once, it"
-            f" brings it to {newest}"
+            f"state {address} has the older schema {version}: start the daemon once, or run"
+            f" `s3flow state upgrade`: that brings it to {newest}"
         )
 
 
