@@ -18,7 +18,7 @@ demo: $(VENV)/.ready         ## move real objects between two accounts and to di
 	$(PY) -m tests.demo
 
 # The one thing that the tests need and pip has not: a server for the state, which they start themselves.
-mariadb:
+mariadb:      ## see that there is a MariaDB for the tests; installs it where apt-get can
 	@PATH="$$PATH:/usr/sbin"; command -v mariadbd >/dev/null || \
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mariadb-server; } || \

@@ -39,7 +39,9 @@ def fail(error: BaseException) -> NoReturn:
         raise typer.Exit(Ending.LOCKED)
     # What breaks on the way, or is not mounted yet, may work at the next start; supervisors leave
     # alone what ends with 2.
-    again = isinstance(error, Blocked | StateAway) or (running and not isinstance(error, ConfigError))
+    again = isinstance(error, Blocked | StateAway) or (
+        running and not isinstance(error, ConfigError)
+    )
     raise typer.Exit(Ending.INTERRUPTED if again else Ending.USAGE)
 
 
