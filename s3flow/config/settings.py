@@ -27,7 +27,15 @@ from s3flow.config.units import (
 )
 from s3flow.errors import ConfigError
 from s3flow.model import GIB, MIB, Filters, Flow
-from s3flow.policies import DeletePolicy, MethodPolicy, Mode, Overwrite, TagPolicy
+from s3flow.policies import (
+    DeletePolicy,
+    MethodPolicy,
+    Mode,
+    Overwrite,
+    RestorePolicy,
+    RestoreTier,
+    TagPolicy,
+)
 from s3flow.state.address import StateAddress
 
 LISTEN_OFF = ("", "off")
@@ -92,6 +100,13 @@ def _url(value: str) -> str:
     if not usable:
         raise ValueError('is not an endpoint: write "https://host" or "http://host:port"')
     return value.rstrip("/")
+
+
+def _queue_url(value: str) -> str:
+    parts = urlsplit(value)
+    if value and (parts.scheme not in {"http", "https"} or parts.path.count("/") < 2):
+        raise ValueError('is not a queue: write "https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"')
+    return value
 
 
 def _owner(value: str) -> str:
@@ -232,6 +247,15 @@ class FlowSettings(_Table):
     concurrency: Annotated[Whole, Field(ge=0, le=10_000)] = 0
     max_bytes_per_s: Size = 0
     max_requests_per_s: Annotated[Whole, Field(ge=0)] = 0
+    restore: RestorePolicy = RestorePolicy.AUTO
+    restore_tier: RestoreTier = RestoreTier.STANDARD
+    restore_days: Annotated[Whole, Field(ge=1, le=3_650)] = 7
+    restore_fallback: bool = True
+    restore_poll: OptionalInterval = None
+    restore_queue: Annotated[str, AfterValidator(_queue_url)] = ""
+    max_restores: Annotated[Whole, Field(ge=1, le=100_000)] = 100
+    restore_objects_per_day: Annotated[Whole, Field(ge=0)] = 0
+    restore_bytes_per_day: Size = 0
 
 
 class Settings(BaseSettings):
@@ -324,6 +348,15 @@ class Settings(BaseSettings):
             concurrency=flow.concurrency,
             max_bytes_per_s=flow.max_bytes_per_s,
             max_requests_per_s=flow.max_requests_per_s,
+            restore=flow.restore,
+            restore_tier=flow.restore_tier,
+            restore_days=flow.restore_days,
+            restore_fallback=flow.restore_fallback,
+            restore_poll=flow.restore_poll or 0.0,
+            restore_queue=flow.restore_queue,
+            max_restores=flow.max_restores,
+            restore_objects_per_day=flow.restore_objects_per_day,
+            restore_bytes_per_day=flow.restore_bytes_per_day,
         )
 
     def flow_specs(self) -> list[Flow]:

@@ -26,7 +26,7 @@ from s3flow.errors import (
 )
 from s3flow.events import BytesMoved, Retried, Warned
 from s3flow.model import Limits, Outcome, Place
-from s3flow.policies import MethodPolicy, Overwrite, TagPolicy
+from s3flow.policies import MethodPolicy, Overwrite, RestorePolicy, TagPolicy
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, LostAnswer, Raising, Recording
 from tests.unit.lab import QUICK, Lab, left_tasks, store
@@ -316,6 +316,7 @@ async def test_a_change_is_no_refusal(lab: Lab) -> None:
 
 
 async def test_an_archived_object_is_no_refusal(lab: Lab) -> None:
+    lab.change(restore=RestorePolicy.NEVER)
     lab.put(b"a", 10, storage_class="GLACIER")
     for number in range(5):
         lab.put(b"b%d" % number, 10, storage_class="GLACIER")

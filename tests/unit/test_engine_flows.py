@@ -19,7 +19,7 @@ from s3flow.events import (
     TransferStarted,
 )
 from s3flow.model import Filters, Limits, Outcome, Place
-from s3flow.policies import Overwrite, TagPolicy
+from s3flow.policies import Overwrite, RestorePolicy, TagPolicy
 from s3flow.stores.memory import MemoryStore
 from tests.faults import ChangingSource, Faulty, LostAnswer, Recording
 from tests.unit.lab import PARTS, Lab, left_tasks, store
@@ -155,6 +155,7 @@ async def test_tags_that_may_not_be_read(
 
 @pytest.mark.parametrize("size", [10, 5000])
 async def test_an_archived_object_fails_with_a_reason_and_no_other(lab: Lab, size: int) -> None:
+    lab.change(restore=RestorePolicy.NEVER)
     lab.change(**PARTS)
     lab.put(b"cold", size, storage_class="GLACIER")
     lab.put(b"warm", size)
@@ -191,6 +192,7 @@ async def test_a_changed_object_goes_once_and_no_other(lab: Lab) -> None:
 
 
 async def test_what_was_never_taken_and_is_gone_is_skipped(lab: Lab) -> None:
+    lab.change(restore=RestorePolicy.NEVER)
     lab.put(b"cold", 1, storage_class="GLACIER")
     assert await lab.sync() == {Outcome.FAILED: 1}
     await lab.src.delete_object("from", b"cold", etag="")
@@ -360,6 +362,7 @@ async def test_the_buckets_of_an_account_go_into_buckets_of_their_names(lab: Lab
 
 
 async def test_every_listed_object_is_counted_once(lab: Lab) -> None:
+    lab.change(restore=RestorePolicy.NEVER)
     lab.change(filters=Filters(exclude=("x*",)))
     for number in range(20):
         lab.put(b"%d" % number, number)
