@@ -37,6 +37,7 @@ from s3flow.process import Ending, allow_open_files, usable_cpus
 from s3flow.state.holds import open_holds
 from s3flow.state.opening import FOREVER, open_state
 from s3flow.state.store import SqlState
+from s3flow.state.wishes import open_wishes
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.s3 import S3Settings
 
@@ -227,6 +228,7 @@ class Work:
                 abandon=self.abandon,
                 crew=crew,
                 holds=holds,
+                wishes=open_wishes(kept.state_address),
             )
             side = [*show, *listen, *keep, board.run(), _supervised(board), watch_for_blocks(tell)]
             side.append(self._end_patience(state))

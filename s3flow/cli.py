@@ -14,6 +14,7 @@ from s3flow import __version__
 from s3flow.commands.audit import audit
 from s3flow.commands.hold import hold, release
 from s3flow.commands.report import report
+from s3flow.commands.rescan import rescan
 from s3flow.commands.start import (
     DEFAULT_CONFIG,
     Config,
@@ -23,6 +24,7 @@ from s3flow.commands.start import (
     run_async,
 )
 from s3flow.commands.state import state
+from s3flow.commands.verify import verify
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -125,27 +127,37 @@ def status(
     flow: Flows = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     buckets: Annotated[bool, typer.Option("--buckets", help="Each source bucket too.")] = False,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Each storage class's states too: looks at every row.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds.")] = False,
 ) -> None:
     """Show where the flows stand, from the state alone, also while a daemon runs."""
     settings, flows = load_settings(config, flow)
     if not watch:
-        _show_status(settings, flows, as_json=as_json, buckets=buckets)
+        _show_status(settings, flows, as_json=as_json, buckets=buckets, classes=classes)
         return
     # Asked for, not raised: an exception at any instruction may be one in a destructor, and lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     while True:
-        _show_status(settings, flows, as_json=as_json, buckets=buckets, again=True)
+        shown = {"buckets": buckets, "classes": classes, "again": True}
+        _show_status(settings, flows, as_json=as_json, **shown)
         if signal.sigtimedwait({signal.SIGINT}, 2) is not None:
             return
 
 
 def _show_status(
-    settings: Settings, flows: list[Flow], *, as_json: bool, buckets: bool, again: bool = False
+    settings: Settings,
+    flows: list[Flow],
+    *,
+    as_json: bool,
+    buckets: bool,
+    classes: bool,
+    again: bool = False,
 ) -> None:
     from s3flow.operations import read_status
 
-    snapshots = run_async(read_status(settings, flows))
+    snapshots = run_async(read_status(settings, flows, classes=classes))
     if as_json:
         from s3flow.observe.progress import as_json as shape
 
@@ -173,7 +185,9 @@ def retry(
         typer.echo(f"{name}: {count:,} objects will be tried again")
 
 
+app.command()(rescan)
 app.command()(report)
+app.command()(verify)
 app.command()(hold)
 app.command()(release)
 app.add_typer(audit, name="audit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from s3flow.config import Settings
 from s3flow.errors import ConfigError, StateEmpty
@@ -24,14 +25,26 @@ async def known_state(settings: Settings) -> SqlState | None:
         return None
 
 
-async def read_status(settings: Settings, flows: Sequence[Flow]) -> list[FlowSnapshot]:
-    """Read where the flows stand, also while a daemon runs; all zero before the first run."""
+async def read_status(
+    settings: Settings, flows: Sequence[Flow], *, classes: bool = False
+) -> list[FlowSnapshot]:
+    """Read where the flows stand, also while a daemon runs; all zero before the first run.
+
+    *classes*: count the states of each storage class too, which takes a look at every row.
+    """
     state = await known_state(settings)
     if state is None:
         return [snapshot(flow, [], [], {}, None, 0.0) for flow in flows]
     try:
         holds = open_holds(settings.daemon.state_address)
-        return await read_snapshots(state, flows, holds=holds)
+        found = await read_snapshots(state, flows, holds=holds)
+        if not classes:
+            return found
+        counted = [await state.class_states(flow.name) for flow in flows]
+        return [
+            replace(one, inventory=one.inventory._replace(states=states))
+            for one, states in zip(found, counted, strict=True)
+        ]
     finally:
         await state.close()
 

@@ -23,7 +23,7 @@ from s3flow.errors import Corrupted, StateError
 from s3flow.events import Emit, Event, Recorded, Retried, RouteDecided, ScanFinished, Warned
 from s3flow.model import Change, Sample, State, Verdict
 from s3flow.policies import Mode
-from s3flow.ports import Crc64, Holds, StateStore
+from s3flow.ports import Crc64, Holds, StateStore, Wishes
 
 SAMPLE_EVERY = 1.0  # seconds
 LAST_WRITE = 2.0  # seconds that the state is given in any case, also after a second signal
@@ -42,6 +42,7 @@ class Daemon:
     abandon: asyncio.Event = field(default_factory=asyncio.Event)  # a second signal: no draining
     crew: Crew = field(default_factory=OwnHands)
     holds: Holds = field(default_factory=OwnHolds)
+    wishes: Wishes | None = None
     flows: dict[str, RunningFlow] = field(default_factory=dict)
     _deleters: dict[str, Deleter] = field(default_factory=dict)  # of flows that move
     _restorers: dict[str, Restorer] = field(default_factory=dict)
@@ -108,6 +109,7 @@ class Daemon:
             workers=self.pace.concurrency_of(route.flow),
             done=samples[-1] if samples else Sample(time.time(), 0, 0),
             sides=self._sides(route, feed, recorder, blockade),
+            wishes=self.wishes,
         )
 
     def _sides(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned
 from s3flow.model import Sample
+from s3flow.ports import Wishes
 
 SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
 
@@ -63,6 +65,7 @@ class RunningFlow:
     workers: int
     done: Sample
     sides: Sequence[Side] = ()
+    wishes: Wishes | None = None
     scan_failed: bool = False
     _objects: int = 0
     _listed: bool = False  # to the end, and what was found is not known to be all done
@@ -107,6 +110,7 @@ class RunningFlow:
 
     async def inventory(self) -> None:
         """Walk the source, and leave nothing to an interrupted run: the next one looks again."""
+        await self._asked()
         await self.scan()
         await self._idle()
 
@@ -153,9 +157,34 @@ class RunningFlow:
                 message = f"the unfinished upload {upload_id} could not be removed yet: {error}"
                 route.emit(Warned(route.flow.name, message))
 
+    async def _asked(self) -> bool:
+        """Say whether somebody asks for a listing, and let the next walk be that."""
+        flow, state = self.route.flow.name, self.discovery.state
+        try:
+            buckets = [] if self.wishes is None else await self.wishes.take(flow)
+            for bucket in buckets:
+                await state.rescan(flow, bucket)
+        except StateError as error:
+            self.route.emit(Warned(flow, f"nothing is listed again for the asking: {error}"))
+            return False
+        return bool(buckets)
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait until it is time for the next walk, somebody asks for it, or the daemon stops."""
+        stop, until = self.route.stop, math.inf if seconds is None else time.monotonic() + seconds
+        look = math.inf if self.wishes is None else self.wishes.interval
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            wait = min(left, look)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if wait == math.inf else wait):
+                    await stop.wait()
+            if not stop.is_set() and await self._asked():
+                return
+
     async def _scans(self, *, once: bool) -> None:
         stop, every = self.route.stop, self.route.flow.every
         failed, begun = False, time.monotonic()
+        await self._asked()
         kept = await self._kept_listing()
         while not stop.is_set():
             if kept is None:
@@ -172,9 +201,7 @@ class RunningFlow:
             elif kept is not None and every is not None:
                 pause = min(every, max(0.0, kept + every - time.time()))
             kept = None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await stop.wait()
+            await self._pause(pause)
             # One bucket that is never listed must not keep new objects of the others waiting.
             if not failed or (every is not None and time.monotonic() >= begun + every):
                 if failed:

@@ -10,6 +10,7 @@ from s3flow.ports.state import (
     ROWS_AT_ONCE,
     Holds,
     StateStore,
+    Wishes,
 )
 from s3flow.ports.stores import (
     Body,
@@ -30,4 +31,5 @@ __all__ = [
     "Source",
     "StateStore",
     "Target",
+    "Wishes",
 ]

@@ -26,6 +26,23 @@ from s3flow.records import Audited, ClassTotal, Due, Hold, Record, Scrubbed, Spe
 ROWS_AT_ONCE = 2_500
 
 
+class Wishes(Protocol):
+    """What a person asks of a running daemon, past the lock on its state: listings.
+
+    *interval*: seconds between looks.
+    """
+
+    interval: float
+
+    async def put(self, flow: str, bucket: str | None) -> None:
+        """Ask for *bucket*, or all of the flow's, to be listed again."""
+        ...
+
+    async def take(self, flow: str) -> list[str | None]:
+        """Give what was asked for since the last time; None asks for all buckets."""
+        ...
+
+
 class StateStore(Protocol):
     """What is known of every object, durable. One row an object; totals kept in the same transactions.
 
@@ -102,6 +119,13 @@ class StateStore(Protocol):
 
     async def classes(self, flow: str) -> list[ClassTotal]:
         """Give what was listed by bucket and storage class: by the last walk that saw all of a bucket."""
+        ...
+
+    async def rescan(self, flow: str, bucket: str | None) -> None:
+        """Let the next walk list *bucket* anew, or all, also where the last listing is being drained.
+
+        Raises `StateError` for an unknown flow.
+        """
         ...
 
     async def finish_scan(self, scan: Scan) -> None: ...

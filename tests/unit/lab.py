@@ -51,6 +51,7 @@ class Lab:
     subscribers: list[Emit] = field(default_factory=list)
     others: list[Wiring] = field(default_factory=list)  # further flows of the same daemon
     copier: Any = None  # the target with the source's credentials
+    wishes: Any = None  # of a person, for listings
     endpoints: str = ""  # what tells their configuration from another
     daemon: Daemon | None = None  # of the last run
     holds: Any = field(default_factory=OwnHolds)
@@ -86,6 +87,7 @@ class Lab:
                 self.stop,
                 self.abandon,
                 holds=self.holds,
+                wishes=self.wishes,
             )
             await (self.daemon.scan() if scan_only else self.daemon.run(once=once))
             return count(await state.totals(self.flow.name))

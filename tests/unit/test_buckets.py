@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from s3flow.errors import AccessDenied, CredentialsMissing, NoSuchBucket
-from s3flow.events import BucketFailed, FlowBlocked, PageMerged, ScanFinished
+from s3flow.events import BucketFailed, FlowBlocked, FlowDrained, PageMerged, ScanFinished
 from s3flow.model import Outcome, Place
 from s3flow.stores.memory import MemoryStore
-from tests.faults import Call, Faulty, Raising
+from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import Lab
 
 NAMES = [f"bucket-{number:02}" for number in range(20)]
@@ -166,6 +166,56 @@ async def test_an_account_that_names_no_buckets_says_why(account: Lab) -> None:
     account.source = account.src
     assert await account.sync() == {Outcome.VERIFIED: 60}
     assert account.query(noted) == []
+
+
+class Asked:
+    """Somebody asks for listings."""
+
+    interval = 0.01
+
+    def __init__(self) -> None:
+        self.left: list[str | None] = []
+        self.taken = 0
+
+    async def put(self, flow: str, bucket: str | None) -> None:
+        assert flow == "flow"
+        self.left.append(bucket)
+
+    async def take(self, flow: str) -> list[str | None]:
+        assert flow == "flow"
+        left, self.left = self.left, []
+        self.taken += len(left)
+        return left
+
+
+async def test_a_running_daemon_lists_what_it_is_asked_to(account: Lab) -> None:
+    account.source = recording = Recording(account.src)
+    account.wishes = asked = Asked()
+
+    def ask(event: object) -> None:
+        if isinstance(event, FlowDrained) and not asked.taken:
+            recording.calls.clear()
+            account.src.put(NAMES[0], b"z-new", b"new")
+            asked.left.append(NAMES[0])
+        if account.dst.peek(NAMES[0], b"z-new") is not None:
+            account.stop.set()
+
+    account.subscribers.append(ask)
+    await account.sync(once=False)
+    assert {call.args[0] for call in recording.of("list_page")} == {NAMES[0]}
+    assert account.dst.peek(NAMES[0], b"z-new") is not None
+
+
+async def test_what_was_asked_for_before_the_start_is_listed_though_a_listing_is_drained(
+    account: Lab,
+) -> None:
+    account.stop_at(ScanFinished)
+    await account.sync()  # listed, and not all is moved
+    account.subscribers.clear()
+    add(account, "younger")
+    account.wishes = asked = Asked()
+    asked.left = [None]
+    assert await account.sync() == {Outcome.VERIFIED: 63}
 
 
 def asks(*buckets: str) -> Callable[[Call], bool]:

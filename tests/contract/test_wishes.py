@@ -1,0 +1,48 @@
+"""Listings that a person asks for while a daemon has the state to itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3flow.errors import StateError
+from s3flow.state.wishes import FileWishes, open_wishes
+from tests.contract.test_state import FLOW, Home, home
+
+__all__ = ["home"]
+NAME = FLOW.name
+
+
+async def test_what_was_asked_for_is_given_once(home: Home) -> None:
+    daemon = await home.open()  # it has the state to itself
+    await daemon.open_flow(FLOW)
+    person, listener = open_wishes(home.address), open_wishes(home.address)
+    assert await listener.take(NAME) == []
+    await person.put(NAME, "one")
+    await person.put(NAME, None)
+    await person.put("another", "two")
+    assert set(await listener.take(NAME)) == {"one", None}
+    assert await listener.take(NAME) == []
+    assert await listener.take("another") == ["two"]
+
+
+async def test_names_that_begin_alike_stay_apart(home: Home) -> None:
+    await (await home.open()).open_flow(FLOW)
+    wishes = open_wishes(home.address)
+    await wishes.put(f"{NAME}2", "one")
+    await wishes.put(f"{NAME}0", None)
+    assert await wishes.take(NAME) == []
+    assert await wishes.take(f"{NAME}2") == ["one"]
+    assert await wishes.take(f"{NAME}0") == [None]
+
+
+async def test_a_wish_that_cannot_be_read_asks_for_everything(home: Home) -> None:
+    wishes = open_wishes(home.address)
+    if not isinstance(wishes, FileWishes):
+        pytest.skip("a row of a table is written whole")
+    path = wishes._path(NAME)
+    path.write_text('"one"\n{broken\n')
+    assert await wishes.take(NAME) == ["one", None]
+    path.mkdir()
+    (path.with_name(f"{path.name}.taken")).write_text("")
+    with pytest.raises(StateError, match="asks for a listing"):
+        await wishes.take(NAME)
