@@ -27,6 +27,7 @@ class Ending(IntEnum):
     SOME_FAILED = 1
     USAGE = 2
     LOCKED = 3  # another process has the state
+    UNPROVEN = 4  # of `verify`: nothing differs, and not all could be compared by its content
     INTERRUPTED = 75  # EX_TEMPFAIL: run again
 
 

@@ -13,6 +13,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(b|[kmgtp]i?b)?", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|[wdhms])")
 _SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_PERIODS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 30 * 86_400.0}
 _LARGEST = 2**63 - 1  # what SQLite and MySQL hold in one integer
 _LONGEST = 64  # characters; keeps hostile digits away from the arithmetic
 
@@ -86,6 +87,16 @@ def _checked_share(share: float) -> float:
     return share
 
 
+def parse_pace(value: object) -> float:
+    """Give the share of a day for "1%/day" or "0.5%/hour", 0.0 for "". Raises `ValueError`."""
+    if value == "":
+        return 0.0
+    share, _, period = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if "%" not in share or period.strip() not in _PERIODS:
+        raise ValueError('is not a pace: write "1%/day", or with hour, week or month')
+    return parse_share(share) * _SECONDS["d"] / _PERIODS[period.strip()]
+
+
 def _optional_size(value: object) -> int | None:
     return None if value is None or value == "" else parse_size(value)
 
@@ -120,6 +131,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Workers = Annotated[int, BeforeValidator(_workers)]  # 0: as many as there are CPUs
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+DailyShare = Annotated[float, BeforeValidator(parse_pace)]  # 0: none
 Share = Annotated[float, BeforeValidator(parse_share)]
 OptionalSize = Annotated[int | None, BeforeValidator(_optional_size)]  # "" means none
 OptionalDuration = Annotated[float | None, BeforeValidator(_optional_duration)]

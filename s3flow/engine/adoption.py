@@ -9,7 +9,7 @@ from s3flow.engine import plan, verify
 from s3flow.engine.route import TOKEN_HEADER, Route, Stopped
 from s3flow.errors import S3flowError
 from s3flow.events import Warned
-from s3flow.model import Discovered, Listed, Method, Proof, State, Transfer
+from s3flow.model import Discovered, Listed, Method, Proof, State
 
 Look = Callable[[], Awaitable[Proof | None]]
 Patiently = Callable[[Look], Awaitable[Proof | None]]
@@ -72,7 +72,7 @@ async def _equal(
 
 
 async def _equal_file(route: Route, bucket: str, entry: Listed) -> Proof | None:
-    transfer = _as_transfer(route, bucket, entry)
+    transfer = plan.as_transfer(route.flow.name, bucket, entry)
     return Proof.MD5 if await verify.file_equals(route, transfer, entry.etag) else None
 
 
@@ -88,28 +88,10 @@ async def _equal_closely(route: Route, bucket: str, entry: Listed) -> Proof | No
     if common:
         equal = all(here.checksums[name] == there.checksums[name] for name in common)
         return Proof.CHECKSUM if equal else None
-    transfer = _as_transfer(route, bucket, entry)
+    transfer = plan.as_transfer(route.flow.name, bucket, entry)
     token = plan.transfer_token(route.source.name, transfer)
     stated = verify.stated_md5(here)
     # Only what claims to be our copy of this version is worth reading: it will nearly always be.
     if stated is None or there.headers.get(TOKEN_HEADER) != token:
         return None
     return Proof.READBACK if await verify.read_back(route, transfer, there.etag) == stated else None
-
-
-def _as_transfer(route: Route, bucket: str, entry: Listed) -> Transfer:
-    return Transfer(
-        id=0,
-        flow=route.flow.name,
-        bucket=bucket,
-        key=entry.key,
-        size=entry.size,
-        etag=entry.etag,
-        modified=entry.modified,
-        storage_class=entry.storage_class,
-        state=State.DISCOVERED,
-        generation=0,
-        attempts=0,
-        upload_id=None,
-        part_size=None,
-    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from s3flow.errors import TooLarge
-from s3flow.model import MIB, Filters, Flow, Limits, Listed, Method, Span, Transfer
+from s3flow.model import MIB, Filters, Flow, Limits, Listed, Method, Span, State, Transfer
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MULTIPART = re.compile(r"[0-9a-f]{32}-([1-9][0-9]{0,4})")
@@ -220,6 +220,25 @@ def _usual_part_sizes(size: int, count: int) -> list[int]:
     usual = [8, 5, 16, 15, 10, 50, 32, 64, 100, 128, 256, 512, 1024]
     fitting = [n * MIB for n in usual if ceil_div(size, n * MIB) == count]
     return fitting or [ceil_div(ceil_div(size, count), MIB) * MIB]
+
+
+def as_transfer(flow: str, bucket: str, entry: Listed) -> Transfer:
+    """Make of a listed object a transfer that no state knows."""
+    return Transfer(
+        id=0,
+        flow=flow,
+        bucket=bucket,
+        key=entry.key,
+        size=entry.size,
+        etag=entry.etag,
+        modified=entry.modified,
+        storage_class=entry.storage_class,
+        state=State.DISCOVERED,
+        generation=0,
+        attempts=0,
+        upload_id=None,
+        part_size=None,
+    )
 
 
 def transfer_token(source: str, transfer: Transfer) -> str:

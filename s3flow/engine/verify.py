@@ -31,7 +31,7 @@ from s3flow.ports import Body, Digest
 
 MD5 = "md5"
 CRC64 = "crc64nvme"
-_KEYED = {"aws:kms", "aws:kms:dsse", "customer"}  # their ETags are no digests of the bytes
+KEYED = {"aws:kms", "aws:kms:dsse", "customer"}  # their ETags are no digests of the bytes
 
 
 class HashingBody:
@@ -65,7 +65,7 @@ class HashingBody:
 
 def stated_md5(info: ObjectInfo) -> bytes | None:
     """Give the MD5 that the source states by its ETag, where that is what its ETag is."""
-    if info.encryption in _KEYED or not is_md5(info.etag):
+    if info.encryption in KEYED or not is_md5(info.etag):
         return None
     return bytes.fromhex(info.etag)
 
@@ -121,7 +121,7 @@ def _by_etag(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> P
         return Proof.MD5 if source_md5 and MD5 in passed else None
     if is_equal:
         return Proof.ETAG
-    if stored.encryption in _KEYED or not is_md5(stored.etag):
+    if stored.encryption in KEYED or not is_md5(stored.etag):
         return None
     expected = source_md5 or passed.get(MD5)
     if expected is None:
@@ -138,7 +138,7 @@ def check_part(part: Part, passed: Mapping[str, bytes]) -> Proof | None:
             raise Corrupted(f"part {part.number}: the target's CRC64NVME is not that of its bytes")
         return Proof.CHECKSUM
     # Under KMS a part's ETag has the form of an MD5 without being one.
-    if is_md5(part.etag) and MD5 in passed and part.encryption not in _KEYED:
+    if is_md5(part.etag) and MD5 in passed and part.encryption not in KEYED:
         if part.etag != passed[MD5].hex():
             raise Corrupted(f"part {part.number}: the target's ETag is not the MD5 of its bytes")
         return Proof.MD5
@@ -179,7 +179,7 @@ async def _file_proof(route: Route, transfer: Transfer, info: ObjectInfo) -> Pro
         if await route.target.digest(bucket, key, CRC64, None) == base64.b64decode(stated):
             return Proof.CHECKSUM
         raise Corrupted(f"the file's CRC64NVME is not that of the source ({stated})")
-    if info.encryption in _KEYED:
+    if info.encryption in KEYED:
         return Proof.SIZE
     equal = await file_equals(route, transfer, transfer.etag)
     if equal is False:
