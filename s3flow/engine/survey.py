@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from s3flow.engine import plan, selfsame
@@ -27,12 +29,13 @@ from s3flow.model import (
     Row,
     State,
 )
-from s3flow.policies import Mode, Overwrite
+from s3flow.policies import DELETE_PROBE, Mode, Overwrite
 from s3flow.ports import ROWS_AT_ONCE
 
 LIST_ATTEMPTS = 8
 LOOKS = 8  # objects of a page that are looked at one by one, at a time
 _UNFINISHED = {it for it, end in OUTCOMES.items() if end is Outcome.PENDING} | {State.FAILED}
+_KEY = attrgetter("key")
 Decide = Callable[[Listed], Discovered]
 Answer = TypeVar("Answer")
 
@@ -163,6 +166,7 @@ class Survey:
         page = await self._retried(
             lambda: self.route.source.list_page(bucket, self.flow.source.prefix, after)
         )
+        page = self._without_probes(page)
         if bucket not in self._apart and page.entries:
             if self.flow.mode is Mode.MOVE and self.may_write:
                 await self._retried(partial(selfsame.refuse_selfsame_for_moves, self.route, bucket))
@@ -171,6 +175,16 @@ class Survey:
                 await self._retried(look)
             self._apart.add(bucket)
         return page
+
+    def _without_probes(self, page: Page) -> Page:
+        """Leave out what is there to try how the source deletes: it will be gone in a moment."""
+        probe = self.flow.source.prefix + DELETE_PROBE
+        entries = page.entries
+        index = bisect_left(entries, probe, key=_KEY)
+        if index == len(entries) or not entries[index].key.startswith(probe):
+            return page
+        left = [each for each in entries if not each.key.startswith(probe)]
+        return page._replace(entries=left) if left or page.last else page
 
     async def _retried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Call until it succeeds; throttling is waited out and counts as no attempt."""

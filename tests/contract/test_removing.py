@@ -167,6 +167,9 @@ async def test_an_error_under_a_200_is_no_success() -> None:
             await server.store().delete_objects(BUCKET, doomed, Guard.EACH)
 
 
+NOTHING = Answer(200, b"<ListBucketResult></ListBucketResult>")
+
+
 class Pretender:
     """A store with one object at a time; *deletes* says what it does about deletes."""
 
@@ -183,6 +186,8 @@ class Pretender:
         if request.method == "PUT":
             self.held = request.body
             return Answer(200, headers={"etag": f'"{self.etag}"'})
+        if request.method == "GET":
+            return NOTHING
         if request.method == "HEAD":
             return Answer(404) if self.held is None else Answer(200, self.held, etag)
         return self.deletes(self, request)
@@ -223,7 +228,10 @@ async def test_a_store_that_does_not_compare_is_found_out(
 
 
 async def test_where_no_probe_may_be_written_that_is_said() -> None:
-    async with scripted(lambda _: error(403, "AccessDenied")) as server:
+    def script(request: Request) -> Answer:
+        return error(403, "AccessDenied") if request.method == "PUT" else NOTHING
+
+    async with scripted(script) as server:
         with pytest.raises(AccessDenied, match="s3:PutObject"):
             await server.store().guard_of(BUCKET, b"")
 

@@ -6,13 +6,14 @@ import base64
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from typing import Protocol
 from xml.sax.saxutils import escape
 
 from s3flow import errors
-from s3flow.model import Attributes, Doomed, ObjectInfo, Stored
-from s3flow.policies import Guard
+from s3flow.model import Attributes, Doomed, ObjectInfo, Page, Stored
+from s3flow.policies import DELETE_PROBE, Guard
 from s3flow.ports import Body
 from s3flow.stores.lanes import answers_of
 from s3flow.stores.s3.answers import readable
@@ -22,7 +23,7 @@ from s3flow.wire.sigv4 import canonical_query, quote_value
 from s3flow.wire.xml import Document, parse_document
 
 AT_ONCE = 1000  # keys of one request
-PROBE = b".s3flow-probe-"
+LEFT = 3600.0  # seconds after which a probe has no maker any more
 ANSWER_LIMIT = 16 * 1024 * 1024  # bytes
 _BYTES = b"s3flow tries whether deletes are conditional here\n"
 _ABOUT = Attributes({}, {}, "STANDARD", 0)
@@ -47,6 +48,8 @@ class Contents(Protocol):
     """What else is asked of the store that deletes."""
 
     async def head_object(self, bucket: str, key: bytes) -> ObjectInfo | None: ...
+
+    async def list_page(self, bucket: str, prefix: bytes, after: bytes) -> Page: ...
 
     async def put_object(
         self, bucket: str, key: bytes, body: Body, attributes: Attributes, *, md5: bytes | None
@@ -161,7 +164,8 @@ class Removals:
 
         Leaves nothing behind. Raises `AccessDenied` where the probe may not be written.
         """
-        key = prefix + PROBE + os.urandom(8).hex().encode()
+        await self._sweep(bucket, prefix + DELETE_PROBE)
+        key = prefix + DELETE_PROBE + os.urandom(8).hex().encode()
         is_versioned = False
         try:
             for guard in (Guard.EACH, Guard.ONE):
@@ -195,6 +199,13 @@ class Removals:
         except (errors.SourceChanged, errors.SourceGone, errors.Refused) as error:
             return error
         return None
+
+    async def _sweep(self, bucket: str, prefix: bytes) -> None:
+        """Remove what dead processes left of their probes."""
+        before = (time.time() - LEFT) * 1000
+        for entry in (await self._contents.list_page(bucket, prefix, b"")).entries:
+            if entry.modified < before:
+                await self._clear(bucket, entry.key, is_versioned=False)
 
     async def _clear(self, bucket: str, key: bytes, *, is_versioned: bool) -> None:
         """Remove the probe, with its versions and markers where they may be."""
