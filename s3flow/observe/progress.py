@@ -132,7 +132,6 @@ def snapshot(
     proofs: dict[str, int] = {}
     reasons: dict[str, int] = {}
     failures: dict[str, int] = {}
-    kept: dict[str, int] = {}
     for total in totals:
         outcome = OUTCOMES[total.state]
         if outcome is Outcome.PENDING:
@@ -142,8 +141,6 @@ def snapshot(
             if outcome is Outcome.FAILED:
                 _add(failures, total.reason, total.objects)
             continue
-        if outcome is Outcome.VERIFIED:
-            _add(kept, total.reason, total.objects)
         _add(methods, total.method, total.objects)
         _add(proofs, total.proof, total.objects)
     states = _states(totals)
@@ -169,9 +166,18 @@ def snapshot(
         thawing=thawing,
         routes=routes,
         inventory=inventory,
-        kept=kept,
+        kept=_kept(totals),
         held=held,
     )
+
+
+def _kept(totals: Iterable[Total]) -> dict[str, int]:
+    """Count verified objects whose sources are to stay, by why."""
+    kept: dict[str, int] = {}
+    for total in totals:
+        if total.state is State.VERIFIED:
+            _add(kept, total.reason, total.objects)
+    return kept
 
 
 def _states(totals: Iterable[Total]) -> dict[State, tuple[int, int]]:
