@@ -46,7 +46,11 @@ class Rare:
             params += [("continuation-token", token)] if token else []
             call = Call("ListBuckets", "GET", "", None, canonical_query(params), {})
             answer = await self._ask(call, "ListAllMyBuckets")
-            found += [Bucket(each.text("Name")) for each in answer.each("Buckets", "Bucket")]
+            for each in answer.each("Buckets", "Bucket"):
+                name, region = each.text("Name"), each.text("BucketRegion")
+                found.append(Bucket(name))
+                if self._is_aws and region:  # others name regions that mean nothing to them
+                    self._rest.place(name, region)
             following = answer.text("ContinuationToken")
             if not following:
                 return found

@@ -215,6 +215,11 @@ class Rest:
         """Say where requests for *bucket* go."""
         return self._regions.get(bucket, self._settings.region)
 
+    def place(self, bucket: str, region: str) -> None:
+        """Note where a bucket is, unless its own answers have told: that saves a redirect."""
+        if bucket not in self._regions and region != self._settings.region:
+            self._move(bucket, checked_region(region))
+
     def _move(self, bucket: str, region: str | None) -> None:
         self._spots.pop(bucket, None)
         if region is None:
