@@ -9,9 +9,9 @@ from s3flow.engine import plan
 from s3flow.engine.route import Route
 from s3flow.errors import Permanent, SameObject
 from s3flow.model import Attributes, Listed, ObjectInfo
+from s3flow.policies import DELETE_PROBE
 
 LOOKS = 3  # objects that must be the same ones on both sides
-PROBE_NAME = b"s3flow-probe-"
 _PLAIN = Attributes({}, {}, "STANDARD", 0)
 
 
@@ -69,7 +69,8 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
         return  # a folder; or two places of which neither is in the other, whatever bucket it is
     there = plan.target_bucket(flow, bucket)
     # Within what the source lists: the permissions of the flow show it there for certain.
-    key = max(read, written, key=len) + PROBE_NAME + os.urandom(8).hex().encode()
+    # By the name of what tries how deletes are done: no flow takes it for an object of its own.
+    key = max(read, written, key=len) + DELETE_PROBE + os.urandom(8).hex().encode()
     stored = await target.put_object(there, key, _Mark(key), _PLAIN, md5=None)
     try:
         page = await route.source.list_page(bucket, key, b"")

@@ -16,7 +16,9 @@ FIRST, ONLY = {"method": "server-first"}, {"method": "server-only"}
 INSIDE = {"server_copy", "server_multipart"}
 STREAMED = {"put", "multipart"}
 PARTS = 6
-TRIES = 5  # objects that are tried in vain, by either account: three in a row, and who was on its way
+TRIES = (
+    5  # objects that are tried in vain, by either account: three in a row, and who was on its way
+)
 
 
 def put_kinds(stage: Stage) -> int:
