@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import shutil
@@ -213,9 +212,3 @@ def schemas() -> Iterator[Schemas]:
         return
     with running() as server:
         yield Schemas(server.address("mysql"))
-
-
-@functools.lru_cache(maxsize=1)
-def is_named() -> bool:
-    """Say whether the tests were given a server, which is not ours to stop."""
-    return bool(os.environ.get(NAMED))

@@ -45,7 +45,9 @@ class Database(Protocol):
     """
 
     read_only: bool
-    trouble: str
+
+    @property
+    def trouble(self) -> str: ...
 
     @property
     def lease(self) -> tuple[int, ...]: ...

@@ -63,6 +63,7 @@ class Wire:
         self.cut_before = False
         self.cut_after = False
         self.cuts = 0
+        self.silent = False  # whatever is open passes nothing on, and what is opened does
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,6 +96,11 @@ class Wire:
                         back.write(data)
                         await there.read(65_536)  # it was committed, and nobody hears of it
                     self.cut_before = self.cut_after = False
+                    break
+                if self.silent:
+                    self.silent = False
+                    answers.cancel()
+                    await reader.read()  # until who asked gives up
                     break
                 back.write(data)
         finally:

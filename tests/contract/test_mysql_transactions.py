@@ -13,6 +13,8 @@ import pytest
 
 from s3flow.errors import StateError, StateLocked, StateLost
 from s3flow.state.address import MySqlAddress
+from s3flow.state.mysql import database as database_module
+from s3flow.state.mysql import session
 from s3flow.state.mysql.database import MySqlDatabase
 from s3flow.state.steps import Execute, Steps
 from tests import mariadb
@@ -154,6 +156,40 @@ async def test_what_was_committed_unheard_is_told_before_the_next_work(
             await it.write(count, lambda _: told.append("first"))
         assert await it.read(seen, lambda _: told.append("second")) == 1
     assert told == ["first", "second"]
+
+
+async def test_a_server_that_does_not_answer_is_given_up(
+    address: MySqlAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "ANSWER", 1.0)
+    monkeypatch.setattr(database_module, "SILENT", 0.1)
+    async with Wire(address.port).open() as wire, opened(replace(address, port=wire.port)) as it:
+        assert await it.write(count) == 1
+        wire.silent = True
+        work = asyncio.create_task(it.write(count))
+        await until(lambda: "has not answered for" in it.trouble)
+        assert await work == 2
+        assert not it.trouble
+
+
+async def test_a_server_that_does_not_answer_holds_no_stop(
+    address: MySqlAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "LAST_ANSWER", 0.2)
+    async with Wire(address.port).open() as wire, opened(replace(address, port=wire.port)) as it:
+        wire.silent = True
+        work = asyncio.create_task(it.write(count))
+        await until(lambda: not wire.silent)
+        it.hurry()
+        with pytest.raises(StateError):
+            await work
+        assert await it.read(seen) == 0
+        wire.silent = True
+        work = asyncio.create_task(it.write(count))
+        await until(lambda: not wire.silent)
+        await it.close()
+        with pytest.raises(StateError, match="is closed"):
+            await work
 
 
 # --- the server ---------------------------------------------------------------------------------

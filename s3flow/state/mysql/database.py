@@ -36,6 +36,8 @@ from s3flow.state.steps import Work
 T = TypeVar("T")
 After = Callable[[T], object]
 
+SILENT = 10.0  # seconds without an answer that are told
+LAST_ANSWER = 5.0  # seconds that an answer is waited for when all is to end
 PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between tries; the last one from then on
 _HOLDER = "SELECT epoch, serial, name FROM holder WHERE id = 1"
 _FENCE = "UPDATE holder SET serial = ? WHERE id = 1 AND epoch = ?"
@@ -73,10 +75,11 @@ class MySqlDatabase:
 
     def __init__(self, address: MySqlAddress, *, read_only: bool, patience: float) -> None:
         self.read_only = read_only
-        self.trouble = ""
+        self._trouble = ""
         self._address = address
         self._patience = patience
         self._session: Session | None = None
+        self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -109,6 +112,14 @@ class MySqlDatabase:
             raise
         database._session, database._thread_id = session, session.thread_id
         return database
+
+    @property
+    def trouble(self) -> str:
+        """What is waited for, in words; "" when all is well."""
+        session = self._session
+        if self._trouble or session is None or session.silence < SILENT:
+            return self._trouble
+        return f"state {self._address}: the server has not answered for {session.silence:.0f} s"
 
     @property
     def lease(self) -> tuple[int, ...]:
@@ -149,15 +160,24 @@ class MySqlDatabase:
         return await self._in_turn(attempt)
 
     def hurry(self) -> None:
-        """Wait for the server no longer: from now on its being away is an error at once."""
+        """Wait for the server no longer: from now on its being away is an error, soon if not at once."""
         self._hurried.set()
+        self._loop.call_later(LAST_ANSWER, self._cut)
+
+    def _cut(self) -> None:
+        session = self._session
+        if session is not None and session.silence > LAST_ANSWER / 2:
+            session.close()
 
     async def close(self) -> None:
         """Close the connection, and with it give up the lock; what waits for the server ends."""
         self._closed = True
         self.hurry()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, silent = await asyncio.wait(self._tasks, timeout=LAST_ANSWER)
+            for task in silent:
+                task.cancel()
+            await asyncio.gather(*silent, return_exceptions=True)
         if self._session is not None:
             session, self._session = self._session, None
             await session.end()
@@ -195,14 +215,16 @@ class MySqlDatabase:
                 except asyncio.CancelledError:
                     if self._session is not None:  # the loop ends, in the midst of an answer
                         self._drop(self._session)
+                    if self._closed:  # by `close`: who asked is not the one who is cancelled
+                        raise StateError(f"state {self._address} is closed") from None
                     raise
                 else:
                     self._well()
                     return result
 
     async def _pause(self, seconds: float, problem: StateError, *, worrying: bool) -> None:
-        if worrying and not self.trouble:
-            self.trouble = str(problem)
+        if worrying and not self._trouble:
+            self._trouble = str(problem)
             _log.warning("the state cannot be used, everything waits: %s", problem)
         if seconds:
             waiting = asyncio.create_task(self._hurried.wait())
@@ -210,8 +232,8 @@ class MySqlDatabase:
             waiting.cancel()
 
     def _well(self) -> None:
-        if self.trouble and self._session is not None:
-            self.trouble = ""
+        if self._trouble and self._session is not None:
+            self._trouble = ""
             _log.warning("the state can be used again: %s", self._address)
 
     async def _transact(
@@ -351,7 +373,7 @@ class MySqlDatabase:
 
     def _give_up(self, message: str) -> NoReturn:
         self._fatal = StateLost(message)
-        self.trouble = message
+        self._trouble = message
         raise self._fatal
 
     def _explained(self, error: BaseException) -> StateError:

@@ -12,7 +12,7 @@ from s3flow.state import sql
 from s3flow.state.address import MySqlAddress
 from s3flow.state.mysql.dialing import dial
 from s3flow.state.mysql.literals import literal
-from s3flow.state.mysql.session import Session
+from s3flow.state.mysql.session import REBUILT, Session
 from s3flow.state.mysql.troubles import explain
 from s3flow.state.steps import Execute, Steps
 
@@ -66,7 +66,7 @@ async def upgrade(session: Session, address: object) -> None:
     scripts = sql.migrations("mysql")
     for number in range(await version_of(session, address), len(scripts)):
         for statement in split(scripts[number]):
-            await session.query(statement)
+            await session.query(statement, REBUILT)
         await session.run(_set_version(number + 1))
     await _check_tables(session, address)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -23,7 +24,8 @@ Found = Sequence[Sequence[Any]]
 
 ROWS = 1_000  # in one statement at most
 UNITED = 500  # in one UNION: the server parses and plans each SELECT of it
-ANSWER = 120.0  # seconds that the server may take for a statement: then it counts as gone
+ANSWER = 60.0  # seconds that the server may take for a statement: then it counts as gone
+REBUILT = 86_400.0  # seconds that it may take for one of the schema's, which may rewrite a table
 SMALLEST_PACKET = 4 * 1024 * 1024  # bytes: a row with the longest key and message is far below
 LARGEST_PACKET = 4 * 1024 * 1024  # bytes of one statement, whatever the server would take
 OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6, 0)}
@@ -51,6 +53,7 @@ class Session:
     def __init__(self, connection: aiomysql.Connection) -> None:
         self._connection = connection
         self._packet = SMALLEST_PACKET
+        self._asked: float | None = None
         self._held: list[str] = []  # to be sent with the next statement
         self._ids: dict[tuple[str, tuple[object, ...]], Found] | None = None
         self.flavour = ""
@@ -78,13 +81,22 @@ class Session:
         finally:
             steps.close()
 
-    async def query(self, text: str) -> int:
+    @property
+    def silence(self) -> float:
+        """Seconds since something was asked that is not answered yet."""
+        return 0.0 if self._asked is None else time.monotonic() - self._asked
+
+    async def query(self, text: str, within: float | None = None) -> int:
         """Send what is held and this statement; give the number of rows that it found to change."""
         held, self._held = self._held, []
-        async with asyncio.timeout(ANSWER):
-            changed = await self._connection.query(";".join([*held, text]))
-            for _ in held:
-                changed = await self._connection.next_result()
+        self._asked = time.monotonic()
+        try:
+            async with asyncio.timeout(within or ANSWER):
+                changed = await self._connection.query(";".join([*held, text]))
+                for _ in held:
+                    changed = await self._connection.next_result()
+        finally:
+            self._asked = None
         return int(changed)
 
     def hold(self, text: str) -> None:
