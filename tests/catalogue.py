@@ -43,6 +43,8 @@ _SENDING = "unit/test_wire_sending.py::"
 _PATHS = "unit/test_local_paths.py::"
 _DISK = "unit/test_local_faults.py::"
 _SETTLE = "unit/test_local_settle.py::"
+_MOVES = "unit/test_moves.py::"
+_REMOVING = "contract/test_removing.py::"
 _UPLOADS = "unit/test_local_uploads.py::"
 
 READING = (
@@ -94,7 +96,6 @@ READING = (
          _FLOWS + "test_what_was_never_taken_and_is_gone_is_skipped",
          _PARTS + "test_an_object_that_vanishes_between_runs_leaves_no_upload",
          _INSIDE + "test_an_object_deleted_before_its_copy_is_skipped"),
-        "moves, which must not take a missing source for success, are not built yet",
     ),
     Failure("B-10", "a body stops, or trickles just fast enough for the socket's time limit",
         (_STALL + "test_a_body_that_stops_or_trickles_is_a_stall",
@@ -372,6 +373,56 @@ KEYS = (
     ),
 )  # fmt: skip
 
+MOVES = (
+    Failure("B-60", "the source is overwritten between the proof and the delete",
+        (_MOVES + "test_what_was_overwritten_survives_and_is_moved_too",
+         "e2e/test_moves.py::"
+         "test_what_is_overwritten_between_proof_and_delete_survives_and_is_moved_too"),
+    ),
+    Failure("B-61", "a store deletes whatever is there, and says of every condition that it holds",
+        (_REMOVING + "test_a_store_that_does_not_compare_is_found_out",
+         _REMOVING + "test_without_a_guard_it_is_looked_just_before",
+         _MOVES + "test_a_store_that_ignores_the_condition_deletes_nothing",
+         _MOVES + "test_where_no_probe_may_be_written_nothing_is_deleted_unless_told"),
+    ),
+    Failure("B-62", "a delete in a versioned bucket only adds a marker, or hits another version",
+        (_REMOVING + "test_the_probe_leaves_no_version_behind",
+         _MOVES + "test_a_version_is_deleted_by_its_name",
+         "e2e/test_moves.py::test_versions_are_removed_where_that_is_asked_for"),
+    ),
+    Failure("B-63", "source and target are the same objects under two names",
+        ("unit/test_engine_selfsame.py::"
+         "test_a_move_onto_itself_is_refused_at_the_start_with_both_names",),
+    ),
+    Failure("B-64", "what is replaced is deleted before its successor is there",
+        (_MOVES + "test_nothing_is_deleted_before_it_is_durable",
+         "e2e/test_moves.py::test_a_move_under_kills_loses_nothing"),
+    ),
+    Failure("B-65", "the answer to a copy is believed, and the copy is not there",
+        (_MOVES + "test_what_the_target_lost_is_moved_again_before_it_is_deleted",
+         _MOVES + "test_a_target_that_loses_what_it_took_stops_deletes",
+         "e2e/test_moves.py::test_a_file_that_is_lost_after_its_proof_is_moved_again"),
+    ),
+    Failure("B-66", "another object is at the target's key already",
+        (_FLOWS + "test_never_overwrite_keeps_what_is_there",
+         _FLOWS + "test_never_overwrite_does_not_refuse_its_own_work_after_a_lost_answer"),
+        "without overwrite = \"never\" it is replaced, as in a copy",
+    ),
+    Failure("B-67", "Object Lock, a legal hold or a policy forbids the delete",
+        (_MOVES + "test_what_is_locked_stays_without_a_storm_and_until_it_is_retried",
+         _MOVES + "test_a_bucket_that_denies_all_is_not_asked_for_each"),
+    ),
+    Failure("B-68", "a batch of deletes fails in part, or its answer is lost",
+        (_REMOVING + "test_refusals_inside_of_a_200_are_each_object_s_own",
+         _REMOVING + "test_an_error_under_a_200_is_no_success",
+         _MOVES + "test_a_lost_answer_is_resolved_by_looking"),
+    ),
+    Failure("B-69", "death between the copy, its record, the delete and its record",
+        (_MOVES + "test_death_around_a_delete_loses_nothing",
+         _MOVES + "test_any_call_of_the_state_may_fail",
+         "e2e/test_moves.py::test_a_move_under_kills_loses_nothing"),
+    ),
+)  # fmt: skip
 DISK = (
     Failure("B-70", "the disk is full or broken: while writing, at close, or at fsync",
         (_DISK + "test_a_full_disk_blocks_and_leaves_no_trace_and_room_helps",
@@ -408,4 +459,4 @@ DISK = (
     ),
 )  # fmt: skip
 
-FAILURES = (*READING, *WRITING, *CHECKING, *ASKING, *KEYS, *DISK)
+FAILURES = (*READING, *WRITING, *CHECKING, *ASKING, *KEYS, *MOVES, *DISK)

@@ -14,6 +14,7 @@ from s3flow.config import load
 from s3flow.model import Flow, Place, Verdict
 from s3flow.observe.progress import Moving, Thawing, as_json, snapshot
 from s3flow.process import Ending
+from s3flow.records import Hold
 from tests.e2e.conftest import Stage
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -80,6 +81,8 @@ def test_status_has_the_shape_that_is_shown(stage: Stage) -> None:
         *Moving._fields,
         *Thawing._fields,
         *told_of_a_route(),
+        *told_of_deletes(),
+        *("archived", "reason", "message", "since"),  # of storage classes, of buckets
     }
 
 
@@ -104,3 +107,10 @@ def test_settings_in_the_table_exist() -> None:
     known = set(re.findall(r"^(\w+) +=", example, re.MULTILINE))
     values = {"always", "drop", "dropped", "old"}  # of settings, or an endpoint's name
     assert named - known <= values
+
+
+def told_of_deletes() -> set[str]:
+    """Give what the JSON of a flow says whose deletes are held."""
+    flow = Flow(name="one", source=Place("src", "b", b""), target=Place("nas", "", b""))
+    [told] = as_json([snapshot(flow, [], [], {}, None, 0.0, held=Hold("why", 0.0))])["flows"]
+    return {*told["deletes"], *told["deletes"]["held"]}

@@ -18,6 +18,7 @@ NUMBERS = (
     *range(30, 39),  # changes and checksums
     *range(40, 49),  # identity, regions, throttling
     *range(50, 60),  # keys
+    *range(60, 70),  # moves
     *range(70, 75),  # local disk
 )
 
