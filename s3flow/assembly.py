@@ -16,6 +16,7 @@ from s3flow.errors import ConfigError
 from s3flow.model import Flow
 from s3flow.stores.local import LocalStore
 from s3flow.stores.s3 import S3Settings, S3Store
+from s3flow.stores.s3.restore_events import RestoreEvents
 from s3flow.stores.s3.settings import IDENTITY, TOLD_APART
 
 Store = S3Store | LocalStore
@@ -90,7 +91,14 @@ def _wiring(
         reader=target if isinstance(target, S3Store) else None,
         copier=copiers.get(ends),
         endpoints=_fingerprint([settings[name] for name in ends], flow.method),
+        restore_queue=_queue(flow, settings[flow.source.endpoint]),
     )
+
+
+def _queue(flow: Flow, source: StoreSettings) -> RestoreEvents | None:
+    if not flow.restore_queue or not isinstance(source, S3Settings):
+        return None
+    return RestoreEvents(source, flow.restore_queue)
 
 
 def _one_service(stores: Mapping[str, Store], source: str, target: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fnmatch
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,18 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import Retried, Warned
-from s3flow.model import Change, Flow, ObjectInfo, RestoreAnswer, State, Transfer
+from s3flow.model import (
+    Change,
+    Flow,
+    ObjectInfo,
+    RestoreAnswer,
+    RestoreEvent,
+    RestoreNews,
+    State,
+    Transfer,
+)
 from s3flow.policies import RestorePolicy, RestoreTier
-from s3flow.ports import StateStore
+from s3flow.ports import RestoreQueue, StateStore
 
 LANES = 8  # requests at a time
 LOOKS_PER_SECOND = 50  # however many restores are under way that others have asked for
@@ -36,6 +46,7 @@ LONGEST_WAIT = 30.0  # seconds; a wait ends by an event, this only heals a misse
 SHORTEST_WAIT = 0.02  # seconds
 REMEMBERED = 10_000  # restores whose looks are counted: others may have asked for millions
 EVER = 2**62
+QUEUE_AGAIN = 30.0  # seconds until a queue that failed is asked again
 EXPEDITED_AGAIN = 300.0  # seconds until Expedited is asked for again, once it could not be had
 
 
@@ -68,10 +79,34 @@ class Restorer:
         """Look again: something came into the line, or was told to be readable."""
         self._awake.set()
 
-    async def completed(self, bucket: str, keys: Sequence[bytes]) -> None:
-        """Look at restores that are told to be complete, at once."""
-        if await self.state.hasten(self._flow.name, bucket, keys, self._now()):
-            self.stir()
+    async def _listen(self, queue: RestoreQueue) -> None:
+        """Look at restores that a queue tells of, at once; without it they are found by their times."""
+        try:
+            while True:
+                try:
+                    await self._hear(queue, await queue.receive())
+                except Exception as error:  # noqa: BLE001  nothing but haste depends on it
+                    self._tell(f"the queue of restores is asked again later: {error}")
+                    await asyncio.sleep(QUEUE_AGAIN)
+        finally:
+            await queue.close()
+
+    async def _hear(self, queue: RestoreQueue, news: Sequence[RestoreNews]) -> None:
+        """Take news of this flow's source out of the queue; the rest is for somebody else."""
+        mine = [each for each in news if all(self._is_ours(event) for event in each.events)]
+        keys: dict[str, list[bytes]] = {}
+        for event in (event for each in mine for event in each.events if event.is_complete):
+            keys.setdefault(event.bucket, []).append(event.key)
+        for bucket, names in keys.items():
+            if await self.state.hasten(self._flow.name, bucket, names, self._now()):
+                self.stir()
+        await queue.remove(mine)
+
+    def _is_ours(self, event: RestoreEvent) -> bool:
+        source = self._flow.source
+        return fnmatch.fnmatchcase(event.bucket, source.bucket) and event.key.startswith(
+            source.prefix
+        )
 
     # --- work --------------------------------------------------------------------------------
 
@@ -79,6 +114,9 @@ class Restorer:
         """Thaw until all is *moved*, or the daemon stops."""
         stop = self.route.stop
         watchers = [asyncio.create_task(self._stir_at(event)) for event in (moved, stop)]
+        queue = self.route.restore_queue
+        if queue is not None and self._flow.restore is RestorePolicy.AUTO:
+            watchers.append(asyncio.create_task(self._listen(queue)))
         try:
             while not (moved.is_set() or stop.is_set()):
                 self._awake.clear()

@@ -14,7 +14,7 @@ from s3flow.engine.verdicts import Verdicts
 from s3flow.errors import BadAnswer, S3flowError
 from s3flow.events import Emit
 from s3flow.model import Flow, Method, Proof, Span, Stored, Transfer
-from s3flow.ports import Body, Crc64, Source, Target
+from s3flow.ports import Body, Crc64, RestoreQueue, Source, Target
 
 SMALL_BODY = (
     64 * 1024
@@ -53,6 +53,7 @@ class Route:
     verdicts: Verdicts | None = None  # of copies inside the store; None: this route has none
     copier: Target | None = None  # the target with the source's credentials, where they are others
     websites: dict[str, bool] = field(default_factory=dict)  # source buckets, whether they are one
+    restore_queue: RestoreQueue | None = None  # tells of completed restores
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id

@@ -15,7 +15,7 @@ from s3flow.errors import ConfigError
 from s3flow.events import Emit, RouteDecided
 from s3flow.model import Flow, Transfer, Verdict
 from s3flow.policies import CopyBy, MethodPolicy
-from s3flow.ports import Crc64, Source, Target
+from s3flow.ports import Crc64, RestoreQueue, Source, Target
 
 Remember = Callable[[Transfer, str, int], Awaitable[Transfer]]
 
@@ -68,6 +68,7 @@ class Wiring:
     reader: Source | None = None
     copier: Target | None = None
     endpoints: str = ""
+    restore_queue: RestoreQueue | None = None
 
 
 async def remember_nothing(transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
@@ -98,6 +99,7 @@ class RouteMaker:
             reader=wiring.reader,
             verdicts=_verdicts(wiring, self._emit),
             copier=wiring.copier,
+            restore_queue=wiring.restore_queue,
             gate=Gate(flow.name, self._pace.concurrency_of(flow), self._emit),
             slots=self._slots,
             bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s / share.of),

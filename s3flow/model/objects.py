@@ -67,6 +67,21 @@ class RestoreAnswer(StrEnum):
     RESTORED = "restored"  # 200: a readable copy is there, or it never was archived
 
 
+class RestoreEvent(NamedTuple):
+    """Something that a store told of an object, of a completed restore or of anything else."""
+
+    bucket: str
+    key: bytes
+    is_complete: bool
+
+
+class RestoreNews(NamedTuple):
+    """A message of a queue. *receipt* is the queue's own name for it."""
+
+    events: tuple[RestoreEvent, ...]
+    receipt: str
+
+
 @dataclass(slots=True)
 class ObjectInfo:
     """What GET and HEAD say of an object.

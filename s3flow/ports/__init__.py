@@ -17,6 +17,7 @@ from s3flow.ports.stores import (
     Clock,
     Crc64,
     Digest,
+    RestoreQueue,
     Source,
     Target,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Crc64",
     "Digest",
     "Holds",
+    "RestoreQueue",
     "Source",
     "StateStore",
     "Target",

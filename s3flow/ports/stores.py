@@ -16,6 +16,7 @@ from s3flow.model import (
     Page,
     Part,
     RestoreAnswer,
+    RestoreNews,
     Sealed,
     Span,
     Stored,
@@ -135,6 +136,18 @@ class Source(Protocol):
         Raises `AccessDenied` where none may be written.
         """
         ...
+
+
+class RestoreQueue(Protocol):
+    """What tells of completed restores."""
+
+    async def receive(self) -> list[RestoreNews]:
+        """Wait for news, some seconds; what is not removed comes again."""
+        ...
+
+    async def remove(self, news: Sequence[RestoreNews]) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Target(Protocol):

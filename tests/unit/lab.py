@@ -53,6 +53,7 @@ class Lab:
     copier: Any = None  # the target with the source's credentials
     wishes: Any = None  # of a person, for listings
     endpoints: str = ""  # what tells their configuration from another
+    queue: Any = None  # that tells of completed restores
     daemon: Daemon | None = None  # of the last run
     holds: Any = field(default_factory=OwnHolds)
     wrap_state: Callable[[StateStore], StateStore] = lambda state: state
@@ -75,7 +76,7 @@ class Lab:
         try:
             reader: Any = self.target if hasattr(self.target, "get_object") else None
             wiring = Wiring(
-                self.flow, self.source, self.target, reader, self.copier, self.endpoints
+                self.flow, self.source, self.target, reader, self.copier, self.endpoints, self.queue
             )
             wrapped = self.wrap_state(state)
             self.daemon = Daemon(
