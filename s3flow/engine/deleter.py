@@ -20,7 +20,7 @@ from s3flow.errors import Blocked, StateError, StateLost, Throttled
 from s3flow.events import DeletesHeld, DeletesResumed, Kept, Warned
 from s3flow.model import Change, State
 from s3flow.ports import Holds, StateStore
-from s3flow.records import Hold
+from s3flow.records import Due, Hold
 
 BATCH = 1_000
 LINGER = 0.2  # seconds in which proven copies gather, for one look at them and one delete of all
@@ -108,28 +108,17 @@ class Deleter:
 
     async def _turn(self) -> bool:
         """Delete what is due, a batch of it; False when there is nothing, or nothing may be deleted."""
-        name = self.route.flow.name
         try:
-            if self._listed:
-                self._breaker.listed(await self.state.last_counts(name))
-                self._listed = False
-            self._resting = await self._is_held()
-            if self._resting:
+            dues = await self._next()
+            if not dues:
                 return False
-            if self._undue:
-                after = int(self.route.flow.delete_after * 1000)
-                await self.state.make_due(name, self._now() + after)
-                self._undue = False
-            dues = await self.state.due(name, State.VERIFIED, self._now(), BATCH)
+            removed = await self._remover.remove(dues)
+            self._breaker.looked(removed.seen, removed.lost)
+            await self._record(removed)
         except StateLost:
             raise
         except StateError as error:
             return await self._failed(error)
-        if not dues:
-            return False
-        removed = await self._remover.remove(dues)
-        self._breaker.looked(removed.seen, removed.lost)
-        await self._record(removed)
         if removed.error is not None:
             return await self._failed(removed.error)
         if removed.unsure:
@@ -139,6 +128,21 @@ class Deleter:
             self._blocking = False
             self.blockade.lift()
         return True
+
+    async def _next(self) -> Sequence[Due]:
+        """Give what is due, unless something holds it."""
+        name = self.route.flow.name
+        if self._listed:
+            self._breaker.listed(await self.state.last_counts(name))
+            self._listed = False
+        self._resting = await self._is_held()
+        if self._resting:
+            return ()
+        if self._undue:
+            after = int(self.route.flow.delete_after * 1000)
+            await self.state.make_due(name, self._now() + after)
+            self._undue = False
+        return await self.state.due(name, State.VERIFIED, self._now(), BATCH)
 
     async def _record(self, removed: Removed) -> None:
         """Record a batch; what is not recorded is due still, and found to be gone the next time."""

@@ -174,16 +174,20 @@ async def confirm(
 async def _file_proof(route: Route, transfer: Transfer, info: ObjectInfo) -> Proof:
     """Hash a file, fresh in the page cache, in the way the source's ETag was made."""
     stated = info.checksums.get(CRC64)
+    place = route.destination(transfer)
     if stated:
-        bucket, key = route.destination(transfer)
-        if await route.target.digest(bucket, key, CRC64, None) == base64.b64decode(stated):
+        digest = await route.target.digest(*place, CRC64, None)
+        if digest == base64.b64decode(stated):
             return Proof.CHECKSUM
-        raise Corrupted(f"the file's CRC64NVME is not that of the source ({stated})")
+        found = base64.b64encode(digest).decode() if digest else "none: it is gone"
+        raise Corrupted(f"the source's CRC64NVME is {stated}, and that of the file {found}")
     if info.encryption in KEYED:
         return Proof.SIZE
     equal = await file_equals(route, transfer, transfer.etag)
     if equal is False:
-        raise Corrupted(f"the file's MD5 is not that of the source ({transfer.etag})")
+        digest = await route.target.digest(*place, MD5, None)
+        found = digest.hex() if digest else "none: it is gone"
+        raise Corrupted(f"the source's MD5 is {transfer.etag}, and that of the file {found}")
     return Proof.MD5 if equal else Proof.SIZE
 
 

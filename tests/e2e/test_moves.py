@@ -186,3 +186,39 @@ def test_versions_are_removed_where_that_is_asked_for(ministack_stage: Stage) ->
     program.run("sync")
     assert "Versions" not in stage.ours.list_object_versions(Bucket=stage.source)
     assert stage.there("a") == b"old"
+
+
+def test_files_that_others_copied_are_adopted_and_their_sources_deleted(stage: Stage) -> None:
+    for name in ("equal", "other"):
+        stage.put(f"in/{name}", b"some bytes")
+    folder = stage.nas / "copy/in"
+    folder.mkdir(parents=True)
+    (folder / "equal").write_bytes(b"some bytes")
+    (folder / "other").write_bytes(b"SOME BYTES")
+    program = stage.program(moving(stage.server, target="nas:copy/"))
+    program.run("sync")
+    everything_is_moved(stage, program, 2)
+    assert program.flow()["methods"] == {"adopted": 1, "put": 1}
+    assert (folder / "other").read_bytes() == b"some bytes"
+
+
+def test_a_legal_hold_keeps_its_version_and_says_so(ministack_stage: Stage) -> None:
+    stage = ministack_stage
+    locked = f"locked-{random.randrange(2**40):x}"
+    stage.ours.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    stage.source = locked
+    stage.put("free")
+    stage.put("held")
+    stage.ours.put_object_legal_hold(Bucket=locked, Key="held", LegalHold={"Status": "ON"})
+    program = stage.program({"mode": "move", "delete": "version"})
+    program.run("sync", code=1)
+    assert list(keys_of(stage.ours, locked)) == ["held"]
+    flow = program.flow()
+    assert flow["deletes"]["kept"] == {"delete_denied": 1}
+    assert (flow["objects"]["verified"], flow["objects"]["deleted"]) == (1, 1)
+    assert "delete_denied" in program.run("status").out
+    stage.ours.put_object_legal_hold(Bucket=locked, Key="held", LegalHold={"Status": "OFF"})
+    program.run("sync", code=1)  # it is not asked for again by itself
+    assert "1 object" in program.run("retry").out
+    program.run("sync")
+    everything_is_moved(stage, program, 2)
