@@ -85,10 +85,11 @@ def classes_json(classes: dict[str, tuple[int, int]]) -> dict[str, dict[str, Any
     }
 
 
-def class_rows(one: Inventory) -> Iterator[tuple[str, int, int, str]]:
+def class_rows(one: Inventory, *, pending: bool) -> Iterator[tuple[str, int, int, str]]:
     """Give lines for people: a class or a class's state, objects, bytes, what is to be said of it.
 
-    None where all is of one class that can be read at once: there is nothing to tell.
+    None where all is of one class that can be read at once: there is nothing to tell. *pending*:
+    not everything is done.
     """
     if one.states is not None:
         for each in one.states:
@@ -99,7 +100,7 @@ def class_rows(one: Inventory) -> Iterator[tuple[str, int, int, str]]:
     classes = one.by_class()
     if len(classes) > 1 or any(name in ARCHIVES for name in classes):
         for name, (objects, volume) in classes.items():
-            yield name, objects, volume, _note(name, pending=True)
+            yield name, objects, volume, _note(name, pending=pending)
 
 
 def _note(storage_class: str, *, pending: bool) -> str:
@@ -117,22 +118,22 @@ def unlisted_rows(one: Inventory) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(one.unlisted) - SHOWN:,} more: s3flow status --json"
 
 
-def inventory_lines(one: Inventory) -> list[str]:
+def inventory_lines(one: Inventory, *, pending: bool) -> list[str]:
     """Give lines for the end of a command."""
     lines = []
     if words := [f"{name} {objects:,} ({size(volume)})" for name, objects, volume, _ in _top(one)]:
         lines.append(f"  storage classes: {', '.join(words)}")
-    if frozen := one.frozen():
+    if pending and (frozen := one.frozen()):
         objects, volume = (sum(numbers) for numbers in zip(*frozen.values(), strict=True))
         lines.append(
-            f"  archived: {objects:,} objects, {size(volume)}, are restored before they go"
+            f"  archived: {objects:,} objects, {size(volume)}, need a restore before they go"
         )
     lines += [f"  not listed: {name} {why}".rstrip() for name, why in unlisted_rows(one)]
     return lines
 
 
 def _top(one: Inventory) -> Iterable[tuple[str, int, int, str]]:
-    return [*class_rows(one._replace(states=None))][:SHOWN]
+    return [*class_rows(one._replace(states=None), pending=True)][:SHOWN]
 
 
 def _iso(at: float) -> str:

@@ -34,7 +34,7 @@ def summary_lines(snapshots: Sequence[FlowSnapshot], report: Path | None = None)
         lines += _counted("proofs", one.proofs)
         lines += _counted("reasons", one.reasons)
         lines += _counted("not carried by the target", one.dropped)
-        lines += inventory_lines(one.inventory)
+        lines += inventory_lines(one.inventory, pending=bool(one.objects.pending))
         if one.scan and one.scan.unfinished:
             lines.append("  the source is not listed to its end: there may be more")
     if report is not None:

@@ -52,7 +52,9 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
         more = f"and those of {len(one.routes) - ROUTES:,} more: s3flow status --json"
         table.add_row(name, "", "", "", Text(more))
         name = ""
-    for words, number, volume, remark in class_rows(one.inventory):
+    for words, number, volume, remark in class_rows(
+        one.inventory, pending=bool(one.objects.pending)
+    ):
         table.add_row(name, words, f"{number:,}", size(volume), Text(remark))
         name = ""
     for bucket, why in unlisted_rows(one.inventory):

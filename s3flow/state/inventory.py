@@ -33,13 +33,11 @@ ADD_DONE_RANGE = (
 )
 DROP_RANGES_OF = "DELETE FROM ranges WHERE scan_id = ? AND bucket_id = ?"
 DROP_ALL_RANGES = "DELETE FROM ranges WHERE scan_id = ?"
-DROP_CLASSES_OF = "DELETE FROM classes WHERE scan_id = ? AND bucket_id = ?"
 COPY_CLASSES = (
     "INSERT INTO classes (scan_id, bucket_id, storage_class, objects, bytes)"
     " SELECT ?, bucket_id, storage_class, objects, bytes FROM classes AS c"
     " WHERE c.scan_id = ? AND c.bucket_id <> ?"
 )
-# What was listed again must not be counted twice.
 RECOUNT = (
     "UPDATE scans SET"
     " listed = (SELECT coalesce(sum(c.objects), 0) FROM classes c WHERE c.scan_id = scans.id),"
@@ -95,14 +93,8 @@ def list_again(flow: str) -> Steps[None]:
     """Forget which buckets the unfinished scan has listed to their end."""
     flow_id = yield from find_flow(flow)
     row = first((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
-    if row is None:
-        return
-    under_way = {found[0] for found in (yield Fetch(OPEN_BUCKETS, (row[0],)))}
-    listed = {found[2] for found in (yield Fetch(CLASSES, (flow_id,))) if found[1] == row[0]}
-    yield Execute(sql.DROP_DONE_RANGES, (row[0], row[0]))
-    for number in sorted(listed - under_way):
-        yield Execute(DROP_CLASSES_OF, (row[0], number))
-    yield Execute(RECOUNT, (row[0],))
+    if row is not None:
+        yield Execute(sql.DROP_DONE_RANGES, (row[0], row[0]))
 
 
 def rescan(flow: str, bucket: str | None, now: float) -> Steps[None]:
@@ -111,18 +103,14 @@ def rescan(flow: str, bucket: str | None, now: float) -> Steps[None]:
     yield Execute(sql.DROP_META, (draining(flow_id),))
     unfinished = first((yield Fetch(sql.UNFINISHED_SCAN, (flow_id,))))
     if bucket is None:
-        if unfinished is not None:
+        if unfinished is not None:  # else the next start begins a scan by itself
             yield Execute(DROP_ALL_RANGES, (unfinished[0],))
-            yield Execute(sql.DROP_CLASSES, (unfinished[0],))
-            yield Execute(RECOUNT, (unfinished[0],))
-        return  # else the next start begins a scan by itself
+        return
     number = yield from bucket_id(bucket)
     if unfinished is None:
         yield from _scan_of_one(flow_id, number, now)
-        return
-    yield Execute(DROP_RANGES_OF, (unfinished[0], number))
-    yield Execute(DROP_CLASSES_OF, (unfinished[0], number))
-    yield Execute(RECOUNT, (unfinished[0],))
+    else:
+        yield Execute(DROP_RANGES_OF, (unfinished[0], number))
 
 
 def _scan_of_one(flow_id: int, number: int, now: float) -> Steps[None]:

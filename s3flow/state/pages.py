@@ -39,6 +39,8 @@ def apply_page(scan: Scan, page: PageChanges, merge: PageMerge) -> Steps[list[in
     yield from merge.supersede(changed)
     yield from merge.vanish(page.vanished)
     place = (scan.id, merge.bucket_id)
+    if row is None:
+        yield from _count_anew(place)
     if page.cut is not None:
         if page.done or page.cut <= page.cursor or (end is not None and page.cut >= end):
             raise StateError(f"a range of keys cannot be cut outside of what is left: {page.cut!r}")
@@ -48,6 +50,14 @@ def apply_page(scan: Scan, page: PageChanges, merge: PageMerge) -> Steps[list[in
     yield from _count_classes(place, page)
     yield from merge.write()
     return [row_id for row_id, _ in changed]
+
+
+def _count_anew(place: tuple[int, int]) -> Steps[None]:
+    """Take out what the same scan has listed of a bucket before, if it now lists it again."""
+    [(objects, size)] = yield Fetch(sql.LISTED_BEFORE, place)
+    if objects:
+        yield Execute(sql.COUNT_LISTED, (-int(objects), -int(size), place[0]))
+        yield Execute(sql.DROP_CLASSES, place)
 
 
 def _count_classes(place: tuple[int, int], page: PageChanges) -> Steps[None]:

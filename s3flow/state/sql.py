@@ -119,7 +119,11 @@ COUNT_CLASS = (
 ADD_CLASS = (
     "INSERT INTO classes (objects, bytes, scan_id, bucket_id, storage_class) VALUES (?, ?, ?, ?, ?)"
 )
-DROP_CLASSES = "DELETE FROM classes WHERE scan_id = ?"
+LISTED_BEFORE = (
+    "SELECT coalesce(sum(objects), 0), coalesce(sum(bytes), 0) FROM classes"
+    " WHERE scan_id = ? AND bucket_id = ?"
+)
+DROP_CLASSES = "DELETE FROM classes WHERE scan_id = ? AND bucket_id = ?"
 DROP_OTHER_CLASSES = (
     "DELETE FROM classes WHERE scan_id IN (SELECT id FROM scans WHERE flow_id = ?) AND scan_id <> ?"
 )

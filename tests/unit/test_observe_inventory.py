@@ -84,8 +84,8 @@ def test_the_table_shows_what_needs_a_restore_and_what_was_refused() -> None:
 
 
 def test_one_class_that_is_read_at_once_is_not_worth_a_line() -> None:
-    assert not list(class_rows(Inventory([ClassTotal("a", "STANDARD", 2, 20)])))
-    assert inventory_lines(Inventory([ClassTotal("a", "STANDARD", 2, 20)])) == []
+    assert not list(class_rows(Inventory([ClassTotal("a", "STANDARD", 2, 20)]), pending=True))
+    assert inventory_lines(Inventory([ClassTotal("a", "STANDARD", 2, 20)]), pending=True) == []
 
 
 def test_states_by_class_say_restore_only_of_what_waits() -> None:
@@ -94,7 +94,7 @@ def test_states_by_class_say_restore_only_of_what_waits() -> None:
         ClassStates("GLACIER", State.VERIFIED, 1, 10),
     ]
     one = Inventory(CLASSES, [], states)
-    assert [(words, bool(note)) for words, _, _, note in class_rows(one)] == [
+    assert [(words, bool(note)) for words, _, _, note in class_rows(one, pending=True)] == [
         ("GLACIER, discovered", True),
         ("GLACIER, verified", False),
     ]
@@ -105,7 +105,7 @@ def test_a_command_ends_with_what_was_frozen_and_refused() -> None:
     many = [REFUSED._replace(bucket=f"closed-{number:02}") for number in range(12)]
     lines = summary_lines([take(Inventory(CLASSES, many))])
     assert "  storage classes: DEEP_ARCHIVE 4 (35 B), STANDARD 2 (20 B)" in lines
-    assert "  archived: 4 objects, 35 B, are restored before they go" in lines
+    assert "  archived: 4 objects, 35 B, need a restore before they go" in lines
     refused = [line for line in lines if "not listed" in line]
     assert len(refused) == 11
     assert refused[-1].endswith("and 2 more: s3flow status --json")
@@ -114,3 +114,11 @@ def test_a_command_ends_with_what_was_frozen_and_refused() -> None:
 def test_a_gauge_counts_the_buckets_that_were_refused() -> None:
     metrics = Metrics(lambda: [take(Inventory([], [REFUSED]))])
     assert 's3flow_unlisted_buckets{flow="all"} 1.0' in metrics.render().decode()
+
+
+def test_nothing_needs_a_restore_when_all_is_done() -> None:
+    done = [Total("a", State.VERIFIED, "", "put", "etag", 6, 55)]
+    one = snapshot(FLOW, done, [], {}, SCANNED, 1_700_000_100.0, inventory=Inventory(CLASSES))
+    assert "DEEP_ARCHIVE" in table(one)
+    assert "restore" not in table(one)
+    assert not [line for line in summary_lines([one]) if "restore" in line]
