@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 from s3flow.engine.costs import THAW, thaw_hours
 from s3flow.engine.route import Route, object_name
@@ -11,6 +12,7 @@ from s3flow.model import Change, Flow, ObjectInfo, State, Transfer
 from s3flow.policies import RestoreTier
 
 _HOUR = 3600.0
+_DAY = 24 * _HOUR
 _SOON = 8  # a look that came too early is followed by one after this part of the expected time
 
 
@@ -41,6 +43,33 @@ def next_look(flow: Flow, storage_class: str, looks: int) -> float:
     first = expected if flow.restore_poll else expected / _SOON
     ceiling = max(expected, thaw_hours("GLACIER", flow.restore_tier)[0] * _HOUR)
     return float(min(ceiling, first * 2.0 ** min(looks - 1, 30)))
+
+
+class Line(NamedTuple):
+    """What waits to be asked for; *storage_class* is that of its first."""
+
+    objects: int
+    bytes: int
+    storage_class: str
+
+
+def forecast(flow: Flow, line: Line, under_way: float | None, now: float) -> tuple[float, float]:
+    """Say when the last object may be readable (epoch), as p50 and p90.
+
+    *under_way*: when the last one that was asked for is looked at next; None: none was. Restores go
+    in waves of as many as may be under way, and no faster than a day's budget lets them be asked for.
+    """
+    half, most = thaw_time(flow, line.storage_class)
+    last = now if under_way is None else max(now, under_way)
+    if not line.objects:
+        return last, last + most - half
+    waves, days = -(-line.objects // flow.max_restores), 0
+    if flow.restore_objects_per_day:
+        days = -(-line.objects // flow.restore_objects_per_day) - 1
+    if flow.restore_bytes_per_day:
+        days = max(days, -(-line.bytes // flow.restore_bytes_per_day) - 1)
+    p50, p90 = (last + max(waves * each, days * _DAY + each) for each in (half, most))
+    return p50, p90
 
 
 def depth(info: ObjectInfo) -> str:

@@ -15,6 +15,7 @@ from s3flow.model import Flow
 from s3flow.observe.flight import Flight
 from s3flow.observe.inventory import Inventory
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
+from s3flow.observe.thaw import read_thawing
 from s3flow.policies import Mode
 from s3flow.ports import Holds, StateStore
 from s3flow.records import Hold
@@ -42,6 +43,7 @@ async def read_snapshots(
             time.time(),
             routes=await state.verdicts(flow.name),
             moving=flight.of(flow.name) if flight else None,
+            thawing=await read_thawing(state, flow, time.time()),
             held=await _held(holds, flow),
             inventory=Inventory(await state.classes(flow.name), await state.unlisted(flow.name)),
         )

@@ -23,11 +23,14 @@ class Rates:
     eta_p50: float | None = None
     eta_p90: float | None = None
 
-    def not_before(self, wait: float) -> Rates:
-        """Let nothing be done in less than *wait* seconds."""
-        if self.eta_p50 is None or self.eta_p90 is None:
-            return self
-        return replace(self, eta_p50=max(self.eta_p50, wait), eta_p90=max(self.eta_p90, wait))
+    def not_before(self, half: float, most: float) -> Rates:
+        """Let nothing be done in less than *half* (p50) and *most* (p90) seconds.
+
+        Where nothing was moved yet, that is all that is known.
+        """
+        return replace(
+            self, eta_p50=max(self.eta_p50 or 0.0, half), eta_p90=max(self.eta_p90 or 0.0, most)
+        )
 
 
 def rates(samples: Sequence[Sample], objects: int, size: int, now: float) -> Rates:

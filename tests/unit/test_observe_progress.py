@@ -154,10 +154,12 @@ def test_what_thaws_is_told_and_no_eta_is_before_its_last_restore() -> None:
         Total("b", State.RESTORING, "", "", "", 4, 400),
         Total("b", State.DISCOVERED, "", "", "", 1, 100),
     ]
-    thawing = Thawing(4, 400, NOW + 60, NOW + 3600)
+    thawing = Thawing(4, 400, NOW + 60, NOW + 3600, NOW + 7200)
     work = steady(60, 1, 100)
     one = snapshot(FLOW, totals, work, {}, SCANNED, NOW, thawing=thawing)
-    assert (one.rates.eta_p50, one.rates.eta_p90) == (3600.0, 3600.0)
+    assert (one.rates.eta_p50, one.rates.eta_p90) == (3600.0, 7200.0)
+    unknown = snapshot(FLOW, totals, [], {}, SCANNED, NOW, thawing=thawing).rates
+    assert (unknown.eta_p50, unknown.eta_p90) == (3600.0, 7200.0)
     assert snapshot(FLOW, totals, work, {}, SCANNED, NOW).rates.eta_p50 == 5.0
     [flow] = as_json([one])["flows"]
     assert flow["thawing"] == {
@@ -165,6 +167,7 @@ def test_what_thaws_is_told_and_no_eta_is_before_its_last_restore() -> None:
         "bytes": 400,
         "next_due": "2023-11-14T22:16:00Z",
         "last_due": "2023-11-14T23:15:00Z",
+        "last_due_p90": "2023-11-15T00:15:00Z",
     }
     assert flow["states"]["restoring"] == {"objects": 4, "bytes": 400}
 
