@@ -19,7 +19,7 @@ from tests.e2e.test_daemon import address, ask
 
 OBJECTS = 400
 SIZE = 10_000  # bytes
-PACE = 1_500_000  # bytes per second: some seconds for all of them
+PACE = 700_000  # bytes per second: six seconds for all of them
 PASSWORD = "pa55-w0rd-canary"
 AWAY = 3.0  # seconds that the server is away
 
@@ -122,7 +122,7 @@ def test_commands_ask_the_server(stage: Stage, state: str) -> None:
 
 
 def test_a_second_daemon_is_refused(stage: Stage, filled: Proxy, state: str) -> None:
-    program = stage.program({"name": "copies"}, state=state, max_bytes_per_s=PACE)
+    program = stage.program({"name": "copies"}, state=state, max_bytes_per_s=PACE // 2)
     running = program.start("sync")
     running.until(lambda: puts(filled))
     refused = program.run("sync", code=3)
