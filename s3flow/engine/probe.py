@@ -9,9 +9,9 @@ from s3flow.engine import plan, selfsame
 from s3flow.engine.route import Route
 from s3flow.engine.wayfinding import Found, buckets_of, find_way, find_way_of_parts, probe_name
 from s3flow.engine.wiring import decided_at_start
-from s3flow.errors import S3flowError
+from s3flow.errors import S3flowError, UnguardedDelete
 from s3flow.model import Attributes, Listed, ObjectInfo, Part
-from s3flow.policies import CopyBy, MethodPolicy, Mode, TagPolicy
+from s3flow.policies import CopyBy, Guard, MethodPolicy, Mode, TagPolicy
 from s3flow.ports import Body
 
 _PROBE_BYTES = b"s3flow doctor\n"
@@ -117,6 +117,28 @@ async def _tell_apart(route: Route, bucket: str) -> Finding:
     return await _try(route, tried, look_for_probe, remedy)
 
 
+async def _examine_deletes(route: Route, bucket: str) -> Finding:
+    """Try whether the source deletes the version that it is told to, and no other."""
+    flow = route.flow
+
+    async def compare() -> str:
+        guard = await route.source.guard_of(bucket, flow.source.prefix, f"doctor/{flow.name}")
+        if guard is not Guard.NOT:
+            return "only the version that was copied" + (
+                ", many in a request" if guard is Guard.EACH else ""
+            )
+        if flow.unguarded_delete:
+            return "whatever is there: unguarded_delete = true, so it is looked just before"
+        raise UnguardedDelete("it deletes whatever is there, also what was never copied")
+
+    remedy = (
+        "allow s3:PutObject and s3:DeleteObject (a probe is written below the prefix and removed); "
+        "where the store knows no conditional deletes, unguarded_delete = true looks just before each"
+    )
+    place = f"{route.source.name}:{bucket}"
+    return await _try(route, f"delete conditionally in {place}", compare, remedy)
+
+
 async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIterator[Finding]:
     name = entry.key.decode(errors="backslashreplace")
 
@@ -131,6 +153,8 @@ async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIter
     async def read_tags() -> str:
         return f"{len(await route.source.get_object_tagging(bucket, entry.key))} tags"
 
+    if route.flow.mode is Mode.MOVE:
+        yield await _examine_deletes(route, bucket)
     yield await _try(route, f"read {name!r}", read, "allow s3:GetObject (and kms:Decrypt)")
     if route.flow.tags is not TagPolicy.DROP and route.target.limits.carries_tags:
         remedy = 'allow s3:GetObjectTagging, or set tags = "best_effort" or "drop" for the flow'

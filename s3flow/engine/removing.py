@@ -111,7 +111,7 @@ class Remover:
         await self._turn(6)
         why = "it deletes whatever is there, also what was never copied"
         try:
-            guard = await route.source.guard_of(bucket, flow.source.prefix)
+            guard = await route.source.guard_of(bucket, flow.source.prefix, flow.name)
         except (AccessDenied, Refused) as error:
             guard = Guard.NOT
             why = (

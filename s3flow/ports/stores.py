@@ -130,8 +130,10 @@ class Source(Protocol):
         """
         ...
 
-    async def guard_of(self, bucket: str, prefix: bytes) -> Guard:
+    async def guard_of(self, bucket: str, prefix: bytes, name: str) -> Guard:
         """Find out, by a probe object below *prefix*, whether the store compares before it deletes.
+
+        At a time only one on this machine may ask for a *name*, which names the probe.
 
         Raises `AccessDenied` where none may be written.
         """

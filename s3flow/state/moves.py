@@ -8,23 +8,43 @@ from __future__ import annotations
 from s3flow.model import Proof
 from s3flow.policies import LOST_METADATA, WEAK_PROOF
 from s3flow.records import Fact
-from s3flow.state import sql
 from s3flow.state.audit import Happened
 from s3flow.state.changes import bucket_names, current, etags
 from s3flow.state.steps import Each, Fetch, Steps
 from s3flow.state.totals import Deltas
 from s3flow.state.trail import Trail
 
-_TRIED_AGAIN = ("", "unguarded_delete", "delete_failed", "same_object")  # as in `sql.UNDUE_IDS`
+# Of a move: copies that were proven before anything was said of deleting their sources, and sources
+# that were to stay. Both look at every row of the flow: to be asked where the totals know of some.
+UNDUE_IDS = (
+    "SELECT id FROM objects WHERE flow_id = ? AND state = 10 AND due_at = 0 AND id > ?"
+    " AND reason IN ('', 'unguarded_delete', 'delete_failed', 'same_object') ORDER BY id LIMIT 2000"
+)
+KEPT_IDS = (
+    "SELECT id FROM objects WHERE flow_id = ? AND state = 10 AND due_at = 0 AND id > ?"
+    " AND reason NOT IN ('', 'weak_proof', 'unreadable-metadata') AND (? IS NULL OR reason = ?)"
+    " ORDER BY id LIMIT 2000"
+)
+COUNT_VERIFIED = (
+    "SELECT reason, sum(objects) FROM totals WHERE flow_id = ? AND state = 10 AND objects <> 0"
+    " GROUP BY reason"
+)
+COUNT_DUE = "SELECT count(*) FROM objects WHERE flow_id = ? AND state = 10 AND due_at > 0"
+SET_DUE = "UPDATE objects SET due_at = ?, reason = ?, message = '' WHERE id = ?"
+LAST_COUNTS = (
+    "SELECT s.listed, coalesce(b.deleted, 0) FROM scans s LEFT JOIN batches b ON b.scan_id = s.id"
+    " WHERE s.flow_id = ? AND s.finished IS NOT NULL ORDER BY s.finished DESC, s.id DESC LIMIT 2"
+)
+_TRIED_AGAIN = ("", "unguarded_delete", "delete_failed", "same_object")  # as in `UNDUE_IDS`
 
 
 def undue(flow_id: int) -> Steps[bool]:
     """Say whether there are verified objects without a time, that `make_due` would give one."""
-    counts = dict((yield Fetch(sql.COUNT_VERIFIED, (flow_id,))))
+    counts = dict((yield Fetch(COUNT_VERIFIED, (flow_id,))))
     expected = sum(int(counts.get(reason, 0)) for reason in _TRIED_AGAIN)
     if not expected:
         return False
-    [(due,)] = yield Fetch(sql.COUNT_DUE, (flow_id,))
+    [(due,)] = yield Fetch(COUNT_DUE, (flow_id,))
     return int(due) < expected
 
 
@@ -33,7 +53,7 @@ def make_due(flow_id: int, after: int, at: int) -> Steps[list[int]]:
 
     Those that are proven by their size alone stay for good.
     """
-    ids = [row_id for (row_id,) in (yield Fetch(sql.UNDUE_IDS, (flow_id, after)))]
+    ids = [row_id for (row_id,) in (yield Fetch(UNDUE_IDS, (flow_id, after)))]
     deltas, updates = Deltas(), []
     for row in (yield from current(ids)).values():
         weak = row.proof in ("", Proof.SIZE)
@@ -42,7 +62,7 @@ def make_due(flow_id: int, after: int, at: int) -> Steps[list[int]]:
             deltas.count(row.line, -1, -row.size)
             deltas.count(kept.line, 1, row.size)
         updates.append((0 if weak else at, kept.reason, row.id))
-    yield Each(sql.SET_DUE, updates)
+    yield Each(SET_DUE, updates)
     yield from deltas.write()
     return ids
 
@@ -51,7 +71,7 @@ def retry_kept(
     flow_id: int, flow: str, reason: str | None, after: int, trail: Trail, now: int
 ) -> Steps[list[int]]:
     """Let the next slice of rows whose sources had to stay be tried again; give their ids."""
-    found = yield Fetch(sql.KEPT_IDS, (flow_id, after, reason, reason))
+    found = yield Fetch(KEPT_IDS, (flow_id, after, reason, reason))
     ids = [row_id for (row_id,) in found]
     names = yield from bucket_names(flow_id)
     etag_of = yield from etags(ids)
@@ -65,7 +85,7 @@ def retry_kept(
         trail.note(
             flow, Happened(Fact.RETRIED, *place, row.size, etag_of[row.id], reason=row.reason)
         )
-    yield Each(sql.SET_DUE, updates)
+    yield Each(SET_DUE, updates)
     yield from deltas.write()
     yield from trail.write(now)
     return ids
@@ -73,5 +93,5 @@ def retry_kept(
 
 def kept(flow_id: int) -> Steps[bool]:
     """Say whether sources had to stay that may be tried again."""
-    counts = dict((yield Fetch(sql.COUNT_VERIFIED, (flow_id,))))
+    counts = dict((yield Fetch(COUNT_VERIFIED, (flow_id,))))
     return any(reason not in ("", WEAK_PROOF, LOST_METADATA) for reason in counts)

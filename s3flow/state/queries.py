@@ -27,7 +27,7 @@ from s3flow.records import (
     Spent,
     Unlisted,
 )
-from s3flow.state import audit, flows, inventory, proven, routes, sql
+from s3flow.state import audit, flows, inventory, moves, proven, routes, sql
 from s3flow.state.changes import bucket_names
 from s3flow.state.steps import Fetch, FetchMany, Steps, Work, first
 
@@ -233,7 +233,7 @@ class Queries:
 
     async def last_counts(self, flow: str) -> list[tuple[int, int]]:
         """Give of the last two finished scans, the newest first: listed, and deleted since it began."""
-        rows = await self._select(sql.LAST_COUNTS, flow)
+        rows = await self._select(moves.LAST_COUNTS, flow)
         return [(int(listed), int(deleted)) for listed, deleted in rows]
 
     async def last_due(self, flow: str, state: State) -> int | None:

@@ -230,27 +230,6 @@ ABANDONED = (
     "SELECT b.name, a.object_key, a.upload_id FROM abandoned a"
     " JOIN buckets b ON b.id = a.bucket_id WHERE a.flow_id = ? ORDER BY a.upload_id"
 )
-# Of a move: copies that were proven before anything was said of deleting their sources, and sources
-# that were to stay. Both look at every row of the flow: to be asked where the totals know of some.
-UNDUE_IDS = (
-    "SELECT id FROM objects WHERE flow_id = ? AND state = 10 AND due_at = 0 AND id > ?"
-    " AND reason IN ('', 'unguarded_delete', 'delete_failed', 'same_object') ORDER BY id LIMIT 2000"
-)
-KEPT_IDS = (
-    "SELECT id FROM objects WHERE flow_id = ? AND state = 10 AND due_at = 0 AND id > ?"
-    " AND reason NOT IN ('', 'weak_proof', 'unreadable-metadata') AND (? IS NULL OR reason = ?)"
-    " ORDER BY id LIMIT 2000"
-)
-COUNT_VERIFIED = (
-    "SELECT reason, sum(objects) FROM totals WHERE flow_id = ? AND state = 10 AND objects <> 0"
-    " GROUP BY reason"
-)
-COUNT_DUE = "SELECT count(*) FROM objects WHERE flow_id = ? AND state = 10 AND due_at > 0"
-SET_DUE = "UPDATE objects SET due_at = ?, reason = ?, message = '' WHERE id = ?"
-LAST_COUNTS = (
-    "SELECT s.listed, coalesce(b.deleted, 0) FROM scans s LEFT JOIN batches b ON b.scan_id = s.id"
-    " WHERE s.flow_id = ? AND s.finished IS NOT NULL ORDER BY s.finished DESC, s.id DESC LIMIT 2"
-)
 DROP_META = "DELETE FROM meta WHERE name = ?"
 DROP_ABANDONED = "DELETE FROM abandoned WHERE flow_id = ? AND upload_id = ?"
 

@@ -52,9 +52,9 @@ class MemoryRemovals:
             answers.append(answer)
         return answers
 
-    async def guard_of(self, bucket: str, prefix: bytes) -> Guard:
+    async def guard_of(self, bucket: str, prefix: bytes, name: str) -> Guard:
         """Say what the store was made to do."""
-        del prefix
+        del prefix, name
         await asyncio.sleep(0)
         self._contents(bucket)
         return self._guard

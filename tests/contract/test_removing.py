@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import socket
 from collections.abc import Callable
 from html import unescape
 
@@ -20,7 +21,7 @@ from s3flow.errors import (
     SourceGone,
 )
 from s3flow.model import Doomed
-from s3flow.policies import Guard
+from s3flow.policies import DELETE_PROBE, Guard
 from tests import servers
 from tests.contract.kit import AWKWARD_KEYS, Bench
 from tests.contract.s3_bench import opened_store
@@ -31,7 +32,7 @@ OTHER = "fedcba9876543210fedcba9876543210"
 
 
 async def guard_of(source: Bench) -> Guard:
-    guard: Guard = await source.store.guard_of(source.bucket, b"some/prefix ")
+    guard: Guard = await source.store.guard_of(source.bucket, b"some/prefix ", "flow")
     return guard
 
 
@@ -98,7 +99,7 @@ async def test_the_probe_leaves_no_version_behind(signing_server: servers.Server
     client = signing_server.client()
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     async with opened_store(signing_server) as store:
-        assert await store.guard_of(bucket, b"") is not Guard.NOT
+        assert await store.guard_of(bucket, b"", "flow") is not Guard.NOT
         answer = client.list_object_versions(Bucket=bucket)
         assert (answer.get("Versions"), answer.get("DeleteMarkers")) == (None, None)
         # A version is deleted by its name, and only that one.
@@ -111,6 +112,17 @@ async def test_the_probe_leaves_no_version_behind(signing_server: servers.Server
         with client.get_object(Bucket=bucket, Key="key")["Body"] as body:
             assert body.read() == b"2"
     client.close()
+
+
+async def test_a_probe_that_a_death_left_is_gone_after_the_next(source: Bench) -> None:
+    key = (
+        DELETE_PROBE
+        + hashlib.sha256(f"{socket.gethostname()}/flow".encode()).hexdigest()[:16].encode()
+    )
+    await source.put(key, b"of one who died")
+    await source.store.guard_of(source.bucket, b"", "flow")
+    if source.store.name != "memory":
+        assert await keys_of(source) == []
 
 
 # --- what a store may say ------------------------------------------------------------------------
@@ -220,7 +232,7 @@ async def test_a_store_that_does_not_compare_is_found_out(
 ) -> None:
     store = Pretender(deletes)
     async with scripted(store) as server:
-        assert await server.store().guard_of(BUCKET, b"a/") is Guard.NOT
+        assert await server.store().guard_of(BUCKET, b"a/", "flow") is Guard.NOT
         assert {it.key.rpartition(b"-")[0] for it in server.requests if it.key} == {
             b"a/.s3flow-probe"
         }
@@ -233,7 +245,7 @@ async def test_where_no_probe_may_be_written_that_is_said() -> None:
 
     async with scripted(script) as server:
         with pytest.raises(AccessDenied, match="s3:PutObject"):
-            await server.store().guard_of(BUCKET, b"")
+            await server.store().guard_of(BUCKET, b"", "flow")
 
 
 async def test_without_a_guard_it_is_looked_just_before() -> None:

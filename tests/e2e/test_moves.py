@@ -222,3 +222,12 @@ def test_a_legal_hold_keeps_its_version_and_says_so(ministack_stage: Stage) -> N
     assert "1 object" in program.run("retry").out
     program.run("sync")
     everything_is_moved(stage, program, 2)
+
+
+def test_doctor_says_how_the_source_deletes(ministack_stage: Stage) -> None:
+    ministack_stage.put("in/a")
+    program = ministack_stage.program({"mode": "move", "target": "nas:copy/"})
+    said = program.run("doctor").out
+    assert "delete conditionally in" in said
+    assert "only the version that was copied" in said
+    assert list(keys_of(ministack_stage.ours, ministack_stage.source)) == ["in/a"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from s3flow.state import inventory, proven, sql
+from s3flow.state import inventory, moves, proven, sql
 from s3flow.state.steps import Select
 
 
@@ -53,7 +53,7 @@ STATEMENTS = {
     ),
     sql.VANISH: _update("reason, updated_at", f"o.state = 12, {_UNTOUCHED}, {_FORGOTTEN}"),
     sql.SET_VERSION: _update("size, etag, modified, storage_class, generation"),
-    sql.SET_DUE: _update("due_at, reason", "o.message = ''"),
+    moves.SET_DUE: _update("due_at, reason", "o.message = ''"),
     sql.TRY_AGAIN: _update("state, reason, updated_at", _UNTOUCHED),
     sql.SET_META: (
         "INSERT INTO meta (name, value) VALUES {rows} ON DUPLICATE KEY UPDATE value = VALUES(value)"

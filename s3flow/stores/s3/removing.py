@@ -6,6 +6,7 @@ import base64
 import hashlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -159,13 +160,15 @@ class Removals:
 
     # --- does the store keep its word? -----------------------------------------------------------
 
-    async def guard_of(self, bucket: str, prefix: bytes) -> Guard:
+    async def guard_of(self, bucket: str, prefix: bytes, name: str) -> Guard:
         """Find out by a probe object below *prefix* how deletes are kept from hitting other versions.
 
         Leaves nothing behind. Raises `AccessDenied` where the probe may not be written.
         """
         await self._sweep(bucket, prefix + DELETE_PROBE)
-        key = prefix + DELETE_PROBE + os.urandom(8).hex().encode()
+        # What a death leaves is written over and removed by the next try of the same *name* here.
+        known = hashlib.sha256(f"{socket.gethostname()}/{name}".encode()).hexdigest()
+        key = prefix + DELETE_PROBE + known[:16].encode()
         is_versioned = False
         try:
             for guard in (Guard.EACH, Guard.ONE):

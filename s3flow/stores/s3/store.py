@@ -186,9 +186,9 @@ class S3Store:
         """Delete exact versions, as many at a time as *guard* allows; one answer for each."""
         return await self._removals.delete_objects(bucket, doomed, guard)
 
-    async def guard_of(self, bucket: str, prefix: bytes) -> Guard:
+    async def guard_of(self, bucket: str, prefix: bytes, name: str) -> Guard:
         """Find out by a probe below *prefix* how deletes are kept from hitting other versions."""
-        return await self._removals.guard_of(bucket, prefix)
+        return await self._removals.guard_of(bucket, prefix, name)
 
     # --- Target --------------------------------------------------------------------------------
 
