@@ -66,7 +66,7 @@ async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
         said += unsure
     else:
         egress = dict.fromkeys(buckets, Egress(border))
-    terms = Terms(source, target, egress)
+    terms = Terms(source, target, egress, flow.restore_tier.value, flow.restore_days)
     for name, prices in ((flow.source.endpoint, source), (flow.target.endpoint, target)):
         if prices.is_free and isinstance(settings.endpoints[name], S3Endpoint):
             said.append(f"{name} charges nothing; else set endpoints.{name}.prices")

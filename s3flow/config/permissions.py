@@ -13,7 +13,7 @@ from s3flow.config.checks import service_of
 from s3flow.config.places import EACH_BUCKET, is_pattern
 from s3flow.config.settings import LocalEndpoint, S3Endpoint, Settings
 from s3flow.model import Flow
-from s3flow.policies import DeletePolicy, MethodPolicy, Mode, TagPolicy
+from s3flow.policies import DeletePolicy, MethodPolicy, Mode, RestorePolicy, TagPolicy
 
 # What S3 asks for each request that s3flow sends; a test compares the requests with the code. Those
 # that copy ask for more, at their source.
@@ -26,6 +26,7 @@ ACTIONS: Mapping[str, str] = {
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
     "GetObjectTagging": "s3:GetObjectTagging",
+    "RestoreObject": "s3:RestoreObject",
     "PutObject": "s3:PutObject",
     "CopyObject": "s3:PutObject",
     "CreateMultipartUpload": "s3:PutObject",
@@ -278,6 +279,9 @@ def _allow_reading(draft: _Draft, source: _End, flow: Flow, target: _End | None)
         draft.allow("Buckets", "*", ("s3:ListAllMyBuckets",))
     draft.allow("See", source.bucket_arn, _SEE)
     draft.allow("Read", source.objects_arn, _reading(flow, target))
+    # Other stores have no archives of this kind, and some refuse policies that name what they lack.
+    if flow.restore is RestorePolicy.AUTO and service_of(source.endpoint).startswith("aws"):
+        draft.allow("Read", source.objects_arn, ("s3:RestoreObject",))
     if flow.mode is Mode.MOVE:
         # To write, and to see versions, is for a probe: whether the store compares before it deletes.
         draft.allow("Read", source.objects_arn, ("s3:DeleteObject", "s3:PutObject"))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from s3flow.engine import plan
 from s3flow.errors import TooLarge
 from s3flow.model import Flow, Limits, Listed, Method
-from s3flow.policies import Mode
+from s3flow.policies import Mode, RestorePolicy
 
 STANDARD = "STANDARD"
 # Cannot be read before they are restored. What Intelligent-Tiering has archived, no listing shows.
@@ -73,7 +73,7 @@ class Workload:
             method if parts else _in_one_piece(method),
             source_class,
             plan.target_storage_class(flow, source_class) if limits.carries_storage_class else "",
-            source_class in ARCHIVES and not asked,
+            source_class in ARCHIVES and not asked and flow.restore is RestorePolicy.AUTO,
         )
         amount = self.amounts.get(kind)
         if amount is None:

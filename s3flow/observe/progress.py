@@ -51,14 +51,14 @@ class Moving(NamedTuple):
 class Thawing(NamedTuple):
     """What waits until it is restored, and when the next and the last may be (epoch; None: unknown).
 
-    *latest* is by when nine in ten such waits are over, where that is known apart from *last_due*.
+    *last_due_p90* is by when nine in ten such waits are over, where that is known apart from *last_due*.
     """
 
     objects: int
     bytes: int
     next_due: float | None
     last_due: float | None
-    latest: float | None = None
+    last_due_p90: float | None = None
 
 
 class BucketCounts(NamedTuple):
@@ -152,7 +152,9 @@ def snapshot(
     arrived = min(moving.arrived, volume.pending) if moving else 0
     speed = rates(samples, objects.pending, volume.pending - arrived, now)
     if thawing is not None and thawing.last_due is not None:
-        speed = speed.not_before(thawing.last_due - now, (thawing.latest or thawing.last_due) - now)
+        speed = speed.not_before(
+            thawing.last_due - now, (thawing.last_due_p90 or thawing.last_due) - now
+        )
     return FlowSnapshot(
         name=flow.name,
         objects=objects,
@@ -307,7 +309,7 @@ def _thawing_json(thawing: Thawing) -> dict[str, Any]:
         "bytes": thawing.bytes,
         "next_due": _iso(thawing.next_due),
         "last_due": _iso(thawing.last_due),
-        "last_due_p90": _iso(thawing.latest or thawing.last_due),
+        "last_due_p90": _iso(thawing.last_due_p90 or thawing.last_due),
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from s3flow.config import Settings, load
 from s3flow.config.permissions import ACTIONS, Policy, as_text, policies, with_missing
-from s3flow.policies import Mode
+from s3flow.policies import Mode, RestorePolicy
 
 STORE = Path(__file__).parents[2] / "s3flow" / "stores" / "s3"
 SRC = {"type": "s3", "region": "ap-south-1", "access_key_id": "A", "secret_access_key": "B"}
@@ -78,7 +78,7 @@ def test_two_accounts(tmp_path: Path) -> None:
     assert identity(config, "src") == {
         ("from-here", "s3:ListBucket"),
         ("from-here", "s3:GetBucketLocation"),
-        *(("from-here/in/*", action) for action in READ),
+        *(("from-here/in/*", action) for action in (*READ, "s3:RestoreObject")),
     }
     copying = {("from-here", "s3:ListBucket"), *(("from-here/in/*", action) for action in READ)}
     writing = identity(config, "dst") - copying
@@ -135,6 +135,10 @@ def test_settings_decide(tmp_path: Path) -> None:
     moving = [replace(flow, mode=Mode.MOVE) for flow in config.flow_specs()]
     assert ("from-here/in/*", "s3:DeleteObject") in allowed(policies(config, moving)[0])
     assert ("from-here/in/*", "s3:DeleteObject") not in identity(config, "src")
+    frozen = [replace(flow, restore=RestorePolicy.NEVER) for flow in config.flow_specs()]
+    assert ("from-here/in/*", "s3:RestoreObject") not in allowed(policies(config, frozen)[0])
+    elsewhere = settings(tmp_path, src={"url": "https://s3.example.com"})
+    assert ("from-here/in/*", "s3:RestoreObject") not in identity(elsewhere, "src")
 
 
 @pytest.mark.parametrize(

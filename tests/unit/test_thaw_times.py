@@ -277,7 +277,7 @@ async def test_what_waits_is_shown_with_its_times(bench: Bench) -> None:
     assert thawing is not None
     assert thawing[:3] == (4, 40, START + 4 * HOUR)
     assert thawing.last_due == START + 8 * HOUR  # another wave follows
-    assert thawing.latest == START + 9 * HOUR
+    assert thawing.last_due_p90 == START + 9 * HOUR
 
 
 async def test_many_that_others_asked_for_are_looked_at_by_their_times(bench: Bench) -> None:
