@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -101,6 +101,15 @@ def class_rows(one: Inventory, *, pending: bool) -> Iterator[tuple[str, int, int
     if len(classes) > 1 or any(name in ARCHIVES for name in classes):
         for name, (objects, volume) in classes.items():
             yield name, objects, volume, _note(name, pending=pending)
+
+
+def class_words(classes: Mapping[str, tuple[int, int]]) -> str:
+    """Give the storage classes of a bucket, but for one whose objects can all be read at once."""
+    if len(classes) < 2 and not ARCHIVES.intersection(classes):
+        return ""
+    return ", ".join(
+        f"{name} {objects:,} ({size(volume)})" for name, (objects, volume) in classes.items()
+    )
 
 
 def _note(storage_class: str, *, pending: bool) -> str:

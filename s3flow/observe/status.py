@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3flow.model import OUTCOMES, Outcome, State, Verdict
-from s3flow.observe.inventory import class_rows, unlisted_rows
+from s3flow.observe.inventory import class_rows, class_words, unlisted_rows
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.text import shown, size
 from s3flow.observe.wording import STYLES, counted, due, eta, skips
@@ -105,8 +105,9 @@ def _listed(one: FlowSnapshot) -> str:
 
 
 def _add_buckets(table: Table, one: FlowSnapshot) -> None:
+    classes = one.inventory.buckets()
     for name, counts in one.buckets.items():
-        first = f"  {shown(name)}"
+        first, note = f"  {shown(name)}", class_words(classes.get(name, {}))
         for outcome in Outcome:
             objects = getattr(counts.objects, outcome)
             if objects:
@@ -114,7 +115,7 @@ def _add_buckets(table: Table, one: FlowSnapshot) -> None:
                 style = STYLES.get(
                     State(outcome) if outcome is not Outcome.PENDING else State.DISCOVERED, ""
                 )
-                table.add_row(first, outcome.value, f"{objects:,}", volume, "", style=style)
-                first = ""
+                table.add_row(first, outcome.value, f"{objects:,}", volume, Text(note), style=style)
+                first = note = ""
     if one.buckets:
         table.add_section()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from s3flow.model import Original
 from tests.contract.s3_scripted import Answer, Request, Script, Scripted, error, scripted
 
 REGIONS = {"at-home": "us-east-1", "in-ireland": "eu-west-1", "in-mumbai": "ap-south-1"}
@@ -86,3 +87,25 @@ async def test_other_services_regions_are_their_own_affair() -> None:
     async with scripted(account(tells=True)) as server:
         asked = await listed(server, "")
     assert asked[1] == ("in-ireland", "us-east-1")
+
+
+async def test_a_copy_between_regions_is_asked_for_where_it_goes_to() -> None:
+    def script(request: Request) -> Answer:
+        bucket = request.target.strip("/").split("/")[-2]
+        if region_of(request) != REGIONS[bucket]:
+            answer = error(301, "PermanentRedirect")
+            answer.headers = {"x-amz-bucket-region": REGIONS[bucket]}
+            return answer
+        return Answer(200, b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>")
+
+    async with scripted(script) as server:
+        url = f"http://127.0.0.1:{server.port}/{AWS}"
+        store = server.store(server.settings(url=url, addressing="path"))
+        original = Original("in-ireland", b"k", "e", 3)
+        stored = await store.copy_object(
+            original, "in-mumbai", b"k", storage_class="", with_tags=False
+        )
+        asked = server.requests[-1]
+    assert stored.etag == "e"
+    assert region_of(asked) == "ap-south-1"
+    assert asked.headers["x-amz-copy-source"].strip("/").startswith("in-ireland/k")

@@ -83,6 +83,17 @@ def test_the_table_shows_what_needs_a_restore_and_what_was_refused() -> None:
     assert "closed: access_denied since 2023-11-14 22:13Z" in refused
 
 
+def test_the_table_shows_the_classes_of_each_bucket() -> None:
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(status_table([take(Inventory(CLASSES))], buckets=True))
+    by_bucket = {
+        line.split()[0]: line for line in shown.get().splitlines() if line.startswith("  ")
+    }
+    assert "DEEP_ARCHIVE 1 (5 B), STANDARD 2 (20 B)" in by_bucket["a"]
+    assert "DEEP_ARCHIVE 3 (30 B)" in by_bucket["b"]
+
+
 def test_one_class_that_is_read_at_once_is_not_worth_a_line() -> None:
     assert not list(class_rows(Inventory([ClassTotal("a", "STANDARD", 2, 20)]), pending=True))
     assert inventory_lines(Inventory([ClassTotal("a", "STANDARD", 2, 20)]), pending=True) == []
