@@ -73,7 +73,9 @@ def _verdict(name: str, check: Check) -> str:
     if check.broken is not None:
         return f"{name}: BROKEN at row {check.broken.seq:,}: {check.broken.finding}"
     rows = check.head.seq - check.first + 1 if check.head.seq else 0
-    since = f" from {check.first:,} on" if check.first > 1 else ""
+    since = ""
+    if check.first > 1:
+        since = f" from {check.first:,} on, whose content only the row before it could prove"
     return f"{name}: {rows:,} rows{since}, intact, head {check.head}"
 
 

@@ -229,7 +229,7 @@ def hash_of(line: str) -> str:
 def _parsed(line: str) -> dict[str, object]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,9 @@
-"""Exports of the audit trail: lines of JSON or CSV, and checking them without the state."""
+"""Exports of the audit trail: lines of JSON or CSV, and checking them without the state.
+
+Spreadsheets carry out what begins like a formula, and whoever may write to a source names its keys. So
+in CSV such a text has a quote before it (https://owasp.org/www-community/attacks/CSV_Injection), and
+one that begins with a quote has one more: what was written can be told from what it says.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,8 @@ from s3flow.state.audit import Check, Head
 
 # "key_hex" has the keys that are not UTF-8, whose "key" is empty.
 COLUMNS = (*audit.FIELDS[:6], "key_hex", *audit.FIELDS[6:])
+_QUOTE = "'"
+_MARKED = (*"=+-@\t\r\n", _QUOTE)  # what a formula begins with, and a mark
 
 
 def json_lines(rows: Iterable[Audited]) -> str:
@@ -23,7 +30,9 @@ def json_lines(rows: Iterable[Audited]) -> str:
 def csv_lines(rows: Iterable[Audited]) -> str:
     """Give rows as CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_cells(row) for row in rows])
+    # All texts in quotes: by itself the writer leaves a CR bare, and readers end the line there.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerows([_cells(row) for row in rows])
     return text.getvalue()
 
 
@@ -37,7 +46,10 @@ def _cells(row: Audited) -> tuple[object, ...]:
         names = (row.key.decode(), "")
     except UnicodeDecodeError:
         names = ("", row.key.hex())
-    return (*row[:5], *names, *row[6:])
+    return tuple(
+        f"{_QUOTE}{cell}" if isinstance(cell, str) and cell.startswith(_MARKED) else cell
+        for cell in (*row[:5], *names, *row[6:])
+    )
 
 
 def check_export(lines: Iterator[str], kept: Mapping[str, Head]) -> dict[str, Check]:
@@ -76,13 +88,14 @@ def _check_json(lines: Iterable[str], of: Of) -> None:
 
 
 def _check_csv(lines: Iterable[str], of: Of) -> None:
-    for row in csv.DictReader(lines):
+    for row in _csv_rows(lines):
         try:
-            found = Audited._make([*(row[name] for name in audit.FIELDS)])._replace(
+            found = Audited._make([row[name].removeprefix(_QUOTE) for name in audit.FIELDS])
+            found = found._replace(
                 seq=int(row["seq"]),
                 at=int(row["at"]),
                 size=int(row["size"]),
-                key=bytes.fromhex(row["key_hex"]) or row["key"].encode(),
+                key=bytes.fromhex(row["key_hex"]) or str(found.key).encode(),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             check, _ = of(row.get("flow") or "", None, "")
@@ -91,3 +104,10 @@ def _check_csv(lines: Iterable[str], of: Of) -> None:
         check, is_anchor = of(found.flow, found.seq, found.hash)
         if not is_anchor:
             check.rows([found])
+
+
+def _csv_rows(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    try:
+        yield from csv.DictReader(lines)
+    except csv.Error:
+        yield {}  # a field of a megabyte, say: it is none of ours

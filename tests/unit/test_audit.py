@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from s3flow.records import Audited, Fact
 from s3flow.state import audit
 from s3flow.state.audit import Check, Happened, Head
+from s3flow.state.audit_files import check_export, csv_header, csv_lines
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 KEYS = st.binary(max_size=12) | TEXTS.map(str.encode)
@@ -146,7 +149,9 @@ def test_the_state_knows_how_long_its_trail_is() -> None:
     assert "notes as the last" in found.finding
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[]", "5", '{"seq":1}', '{"seq":1,"hash":"00"}', "x"])
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[]", "5", '{"seq":1}', '{"seq":1,"hash":"00"}', "x", "[" * 50_000]
+)
 def test_lines_of_something_else_are_none_of_a_trail(line: str) -> None:
     check = Check()
     check.line(line)
@@ -174,3 +179,44 @@ def test_heads_are_read_as_they_are_printed() -> None:
 def test_each_fact_has_its_own_number() -> None:
     assert {audit.CODES[fact]: fact for fact in Fact} == audit.FACTS
     assert len(set(audit.CODES.values())) == len(Fact)
+
+
+# --- exports ----------------------------------------------------------------------------------
+
+ODD_TEXTS = [
+    "a\rb",
+    "\r\n",
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    "'",
+    "'=1",
+    "a\x00b",
+    "\x85\u2028",
+    '",',
+]
+
+
+@given(st.lists(FACTS, min_size=1, max_size=4), st.lists(st.sampled_from(ODD_TEXTS), min_size=1))
+def test_csv_says_what_the_chain_says_and_no_spreadsheet_carries_it_out(
+    facts: list[Happened], texts: list[str]
+) -> None:
+    facts = [fact._replace(bucket="b") for fact in facts]
+    facts += [facts[0]._replace(key=it.encode(), etag=it, reason=it, detail=it) for it in texts]
+    text = csv_header() + csv_lines(chained(facts))
+    with io.StringIO(text, newline="") as file:
+        found = check_export(iter(file), {})
+    assert [(name, it.end(), it.head.seq) for name, it in found.items()] == [
+        ("documents", None, len(facts))
+    ]
+    for row in csv.reader(io.StringIO(text, newline="")):
+        assert not [cell for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+@pytest.mark.parametrize("line", ["", "x" * 1_000_000, "documents,1", '"' * 3])
+def test_csv_that_is_none_of_an_audit_trail_is_said_to_be_none(line: str) -> None:
+    found = check_export(iter([csv_header(), line + "\n", line + "\n"]), {})
+    assert all(it.end() is not None for it in found.values())
+    assert found or not line
