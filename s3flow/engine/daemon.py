@@ -19,8 +19,8 @@ from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring, decided_at_start
-from s3flow.errors import Corrupted, StateError
-from s3flow.events import Emit, Event, Recorded, Retried, RouteDecided, ScanFinished, Warned
+from s3flow.errors import StateError
+from s3flow.events import Emit, Event, Recorded, RouteDecided, ScanFinished, Warned
 from s3flow.model import Change, Sample, State, Verdict
 from s3flow.policies import Mode
 from s3flow.ports import Crc64, Holds, StateStore, Wishes
@@ -199,17 +199,9 @@ class Daemon:
             self._count(event)
         elif isinstance(event, RouteDecided):
             self._verdicts.append(event.verdict)
-        elif self._deleters:
-            self._tell_deleter(event)
-        self.tell(event)
-
-    def _tell_deleter(self, event: Event) -> None:
-        if isinstance(event, ScanFinished) and event.flow in self._deleters:
+        elif isinstance(event, ScanFinished) and event.flow in self._deleters:
             self._deleters[event.flow].scanned()
-        elif isinstance(event, Retried) and event.reason == Corrupted.reason:
-            deleter = self._deleters.get(event.transfer.flow)
-            if deleter is not None:
-                deleter.corrupted()
+        self.tell(event)
 
     def _count(self, event: Recorded) -> None:
         for change in event.changes:

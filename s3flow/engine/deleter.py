@@ -66,10 +66,6 @@ class Deleter:
         self._breaker.recorded(changes)
         self._wake.set()
 
-    def corrupted(self) -> None:
-        """Count a copy that was not equal, and that is tried again."""
-        self._breaker.looked(0, 1)
-
     def scanned(self) -> None:
         """Look at what a scan that ended has found."""
         self._undue = self._listed = True
@@ -139,8 +135,9 @@ class Deleter:
         if self._resting:
             return ()
         if self._undue:
-            after = int(self.route.flow.delete_after * 1000)
-            await self.state.make_due(name, self._now() + after)
+            flow = self.route.flow
+            after = int(flow.delete_after * 1000)
+            await self.state.make_due(name, self._now() + after, unguarded=flow.unguarded_delete)
             self._undue = False
         return await self.state.due(name, State.VERIFIED, self._now(), BATCH)
 

@@ -32,6 +32,7 @@ LOOKS = 16  # objects that are looked at one by one, at a time
 SAME_TIME = 2_000  # milliseconds: what the coarsest of file systems and headers leave out
 # Until a delete has succeeded in a bucket, so few are tried at once; if all are denied, no more.
 FEW = 20
+SINGLY = 100  # deletes in a request each, between looks at whether the daemon stops
 T = TypeVar("T")
 Answer = TypeVar("Answer")
 
@@ -90,8 +91,9 @@ class Remover:
             except Permanent as error:  # whoever may not look deletes nothing
                 refusal = DeleteFailed(f"the copies could not be looked at: {error}")
         worked = False
-        while dues and refusal is None:
-            few = len(dues) if worked else FEW
+        most = len(dues) if self._guards.get(bucket) is Guard.EACH else SINGLY
+        while dues and refusal is None and not self.route.stop.is_set():
+            few = most if worked else FEW
             some, dues = dues[:few], dues[few:]
             denied = len(removed.kept)
             done = len(removed.changes)
@@ -122,7 +124,8 @@ class Remover:
             raise UnguardedDelete(
                 f"{route.source.name}:{bucket}: the store does not compare ETags before it deletes, "
                 f"so far as is known: {why}. With unguarded_delete = true s3flow looks just before "
-                "each delete, and what is written in that moment would be lost"
+                "each delete, and what is written in that moment would be lost. When the store has "
+                "learnt it: s3flow retry"
             )
         return guard
 
@@ -169,7 +172,6 @@ class Remover:
         doomed = [Doomed(due.transfer.key, due.transfer.etag) for due in dues]
         if self.route.flow.delete is DeletePolicy.VERSION:
             dues, doomed = await self._versions(dues, removed)
-            condition = _BY_VERSION if doomed and doomed[0].version_id else condition
         if not dues:
             return
         await self._turn(1 if guard is Guard.EACH else len(dues))
@@ -182,10 +184,12 @@ class Remover:
         except S3flowError as error:
             answers = [error] * len(dues)
 
-        async def conclude(pair: tuple[Due, Exception | None]) -> None:
-            await self._conclude(*pair, condition, removed)
+        async def conclude(one: tuple[Due, Doomed, Exception | None]) -> None:
+            due, named, answer = one
+            how = _BY_VERSION if named.version_id else condition
+            await self._conclude(due, answer, how, removed)
 
-        await _all(list(zip(dues, answers, strict=True)), conclude)
+        await _all(list(zip(dues, doomed, answers, strict=True)), conclude)
 
     async def _versions(
         self, dues: Sequence[Due], removed: Removed

@@ -185,11 +185,12 @@ class StateStore(Protocol):
         """Say when the first object in *state* is due (milliseconds), None if none is."""
         ...
 
-    async def make_due(self, flow: str, at: int) -> int:
+    async def make_due(self, flow: str, at: int, *, unguarded: bool = False) -> int:
         """Let sources be deleted at *at* (ms) whose copies are proven, and that have no time yet.
 
-        So are those of adopted objects, of a flow that only copied so far, and those that stayed
-        because of what another start may have mended. Says how many.
+        So are those of adopted objects, of a flow that only copied so far, and those that could not
+        be deleted, however often it was tried; with *unguarded* also those whose store does not
+        compare. Says how many.
         """
         ...
 

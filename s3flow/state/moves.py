@@ -18,7 +18,7 @@ from s3flow.state.trail import Trail
 # that were to stay. Both look at every row of the flow: to be asked where the totals know of some.
 UNDUE_IDS = (
     "SELECT id FROM objects WHERE flow_id = ? AND state = 10 AND due_at = 0 AND id > ?"
-    " AND reason IN ('', 'unguarded_delete', 'delete_failed', 'same_object') ORDER BY id LIMIT 2000"
+    " AND reason IN ('', 'delete_failed', ?) ORDER BY id LIMIT 2000"
 )
 KEPT_IDS = (
     "SELECT id FROM objects WHERE flow_id = ? AND state = 10 AND due_at = 0 AND id > ?"
@@ -35,25 +35,26 @@ LAST_COUNTS = (
     "SELECT s.listed, coalesce(b.deleted, 0) FROM scans s LEFT JOIN batches b ON b.scan_id = s.id"
     " WHERE s.flow_id = ? AND s.finished IS NOT NULL ORDER BY s.finished DESC, s.id DESC LIMIT 2"
 )
-_TRIED_AGAIN = ("", "unguarded_delete", "delete_failed", "same_object")  # as in `UNDUE_IDS`
+_TRIED_AGAIN = ("", "delete_failed")  # as in `UNDUE_IDS`, by every start
 
 
-def undue(flow_id: int) -> Steps[bool]:
+def undue(flow_id: int, more: str) -> Steps[bool]:
     """Say whether there are verified objects without a time, that `make_due` would give one."""
     counts = dict((yield Fetch(COUNT_VERIFIED, (flow_id,))))
-    expected = sum(int(counts.get(reason, 0)) for reason in _TRIED_AGAIN)
+    expected = sum(int(counts.get(reason, 0)) for reason in {*_TRIED_AGAIN, more})
     if not expected:
         return False
     [(due,)] = yield Fetch(COUNT_DUE, (flow_id,))
     return int(due) < expected
 
 
-def make_due(flow_id: int, after: int, at: int) -> Steps[list[int]]:
+def make_due(flow_id: int, after: int, at: int, more: str) -> Steps[list[int]]:
     """Let the next slice of verified rows with ids over *after* be deleted at *at*; give their ids.
 
-    Those that are proven by their size alone stay for good.
+    Those that are proven by their size alone stay for good; of those that stay for a reason, the ones
+    that every start tries again, and those with the reason *more*.
     """
-    ids = [row_id for (row_id,) in (yield Fetch(UNDUE_IDS, (flow_id, after)))]
+    ids = [row_id for (row_id,) in (yield Fetch(UNDUE_IDS, (flow_id, after, more)))]
     deltas, updates = Deltas(), []
     for row in (yield from current(ids)).values():
         weak = row.proof in ("", Proof.SIZE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from s3flow.errors import StateError
+from s3flow.errors import StateError, UnguardedDelete
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
 from s3flow.records import Scrubbed, Unlisted
@@ -178,9 +178,7 @@ class SqlState(Queries):
     async def refute(self, changes: Sequence[Change]) -> list[Change]:
         """Record failures of copies that were proven; gives those whose rows still said so."""
         now = self._now()
-        return await self._database.write(
-            lambda: proven.refute(changes, Trail(self._process), now)
-        )
+        return await self._database.write(lambda: proven.refute(changes, Trail(self._process), now))
 
     async def note_scrubbed(self, flow: str, scrubbed: Scrubbed) -> None:
         """Keep how far the flow's copies were proven again."""
@@ -245,15 +243,16 @@ class SqlState(Queries):
             count, last = count + len(ids), ids[-1]
         return count
 
-    async def make_due(self, flow: str, at: int) -> int:
+    async def make_due(self, flow: str, at: int, *, unguarded: bool = False) -> int:
         """Let the sources of proven copies that have no time yet be deleted at *at*; says how many."""
+        more = UnguardedDelete.reason if unguarded else ""
         count, last = 0, 0
 
         def work() -> Steps[list[int]]:
             flow_id = yield from flows.need_flow(flow)
-            if not last and not (yield from moves.undue(flow_id)):
+            if not last and not (yield from moves.undue(flow_id, more)):
                 return []
-            return (yield from moves.make_due(flow_id, last, at))
+            return (yield from moves.make_due(flow_id, last, at, more))
 
         while ids := await self._database.write(work):
             count, last = count + len(ids), ids[-1]

@@ -161,11 +161,12 @@ def test_a_file_that_is_lost_after_its_proof_is_moved_again(stage: Stage) -> Non
     body = b"worth keeping"
     stage.put("kept/one", body)
     stage.put("kept/two", body)
+    stage.put("folder/", b"")
     program = stage.program(moving(stage.server, target="nas:copy/"))
     program.run("sync", "--no-delete")
     (stage.nas / "copy/kept/one").unlink()
     program.run("sync")
-    everything_is_moved(stage, program, 2)
+    everything_is_moved(stage, program, 3)
     assert (stage.nas / "copy/kept/one").read_bytes() == body
 
 
