@@ -202,25 +202,31 @@ class MySqlDatabase:
                 try:
                     result = await attempt()
                 except _DRIVER as error:
-                    problem = self._explained(error)
-                    if self._session is not None and cure(error) is Cure.RECONNECT:
-                        self._drop(self._session)
-                    if cure(error) is Cure.NONE and self._session is not None:
-                        raise problem from error  # while it connects, a refusal may pass as well
+                    problem = self._failed(error)
                     pause = PAUSES[min(tries, len(PAUSES) - 1)]
                     if time.monotonic() + pause > until or self._hurried.is_set():
                         raise problem from error
                     tries += 1
                     await self._pause(pause, problem, worrying=tries > 2)
                 except asyncio.CancelledError:
-                    if self._session is not None:  # the loop ends, in the midst of an answer
+                    if self._session is not None:  # in the midst of an answer
                         self._drop(self._session)
-                    if self._closed:  # by `close`: who asked is not the one who is cancelled
-                        raise StateError(f"state {self._address} is closed") from None
-                    raise
+                    if not self._closed:
+                        raise  # the loop ends
+                    raise StateError(f"state {self._address} is closed") from None
                 else:
                     self._well()
                     return result
+
+    def _failed(self, error: BaseException) -> StateError:
+        """Say what is wrong; raise it where nothing helps. While it connects, a refusal may pass too."""
+        problem, helps = self._explained(error), cure(error)
+        if self._session is not None:
+            if helps is Cure.NONE:
+                raise problem from error
+            if helps is Cure.RECONNECT:
+                self._drop(self._session)
+        return problem
 
     async def _pause(self, seconds: float, problem: StateError, *, worrying: bool) -> None:
         if worrying and not self._trouble:
