@@ -16,6 +16,7 @@ from s3flow.stores.s3 import S3Settings, S3Store
 from s3flow.stores.s3.restore_events import RestoreEvents
 from tests import servers
 from tests.contract.s3_bench import opened_store
+from tests.contract.s3_scripted import BUCKET, Answer, error, scripted
 from tests.contract.test_s3_store import Bytes
 
 KEY = "a b+c/ü".encode()
@@ -100,6 +101,53 @@ async def test_a_copy_of_what_is_archived_says_so(moto_server: servers.Server) -
         original = Original(bucket, KEY, etag, len(COLD))
         with pytest.raises(errors.Archived):
             await store.copy_object(original, bucket, b"to", storage_class="", with_tags=False)
+
+
+SPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+
+
+@pytest.mark.parametrize(
+    ("days", "version_id", "query", "body"),
+    [
+        (7, None, {"restore": ""}, "<Days>7</Days>"),
+        (None, None, {"restore": ""}, ""),  # of Intelligent-Tiering, which refuses days
+        (1, "a+b", {"restore": "", "versionId": "a+b"}, "<Days>1</Days>"),
+    ],
+)
+async def test_what_is_asked_for(
+    days: int | None, version_id: str | None, query: dict[str, str], body: str
+) -> None:
+    async with scripted(lambda request: Answer(202)) as server:
+        answer = await server.store().restore_object(
+            BUCKET, KEY, version_id=version_id, days=days, tier="Bulk"
+        )
+        assert answer is RestoreAnswer.ACCEPTED
+        [request] = server.requests
+        assert (request.method, request.key, request.query) == ("POST", KEY, query)
+        tier = "<GlacierJobParameters><Tier>Bulk</Tier></GlacierJobParameters>"
+        assert request.body.decode() == f"<RestoreRequest {SPACE}>{body}{tier}</RestoreRequest>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (error(503, "GlacierExpeditedRetrievalNotAvailable"), errors.ExpeditedUnavailable),
+        (error(503, "SlowDown"), errors.Throttled),
+        (error(403, "AccessDenied"), errors.AccessDenied),
+        (error(404, "NoSuchKey"), errors.SourceGone),
+        (error(400, "MalformedXML"), errors.Refused),
+    ],
+)
+async def test_what_is_refused_is_refused_by_name(answer: Answer, kind: type[Exception]) -> None:
+    async with scripted(lambda request: answer) as server:
+        with pytest.raises(kind, match="RestoreObject"):
+            await ask(server.store(), BUCKET)
+
+
+async def test_the_permission_that_is_missing_is_named() -> None:
+    async with scripted(lambda request: error(403, "AccessDenied")) as server:
+        with pytest.raises(errors.AccessDenied, match="s3:RestoreObject"):
+            await ask(server.store(), BUCKET)
 
 
 async def test_a_queue_tells_of_a_restore_and_what_is_taken_out_is_gone(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from s3flow.model import Attributes
+from s3flow.model import Attributes, Restored
 from s3flow.stores.s3.headers import (
     TOKEN_HEADER,
     full_checksums,
     http_date_ms,
+    note_archive,
     object_info,
+    restored,
     unquote_etag,
     write_headers,
 )
@@ -122,3 +124,46 @@ def test_etags_lose_their_quotes(etag: str, bare: str) -> None:
 def test_counts_of_thousands_of_digits_are_no_counts() -> None:
     info = object_info({"x-amz-mp-parts-count": "9" * 5000, "x-amz-tagging-count": "9" * 5000}, 1)
     assert (info.parts_count, info.tag_count) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ('ongoing-request="true"', Restored(ongoing=True)),
+        (
+            'ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"',
+            Restored(ongoing=False, expiry=1_356_048_000_000),
+        ),
+        ('expiry-date="soon",ongoing-request="false"', Restored(ongoing=False)),
+        ("", None),
+        ('ongoing-request="maybe"', None),
+        ("ongoing-request=true", None),
+    ],
+)
+def test_what_is_said_of_a_restore(said: str, expected: Restored | None) -> None:
+    assert restored(said) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_frozen"),
+    [
+        ({}, False),
+        ({"x-amz-storage-class": "GLACIER_IR"}, False),
+        ({"x-amz-storage-class": "GLACIER"}, True),
+        ({"x-amz-storage-class": "GLACIER", "x-amz-restore": 'ongoing-request="true"'}, True),
+        ({"x-amz-storage-class": "GLACIER", "x-amz-restore": 'ongoing-request="false"'}, False),
+        ({"x-amz-storage-class": "DEEP_ARCHIVE", "x-amz-restore": "nonsense"}, True),
+        ({"x-amz-storage-class": "INTELLIGENT_TIERING"}, False),
+        (
+            {
+                "x-amz-storage-class": "INTELLIGENT_TIERING",
+                "x-amz-archive-status": "ARCHIVE_ACCESS",
+            },
+            True,
+        ),
+    ],
+)
+def test_what_head_says_decides_what_is_frozen(headers: dict[str, str], is_frozen: bool) -> None:
+    info = object_info(headers, 1)
+    note_archive(info, headers)
+    assert info.is_frozen is is_frozen
