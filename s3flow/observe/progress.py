@@ -132,29 +132,14 @@ def snapshot(
 
     Reasons count skipped and failed objects alone: a pending one's reason is not its outcome.
     """
-    methods: dict[str, int] = {}
-    proofs: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    failures: dict[str, int] = {}
-    for total in totals:
-        outcome = OUTCOMES[total.state]
-        if outcome is Outcome.PENDING:
-            continue
-        if outcome in (Outcome.SKIPPED, Outcome.FAILED):
-            _add(reasons, total.reason, total.objects)
-            if outcome is Outcome.FAILED:
-                _add(failures, total.reason, total.objects)
-            continue
-        _add(methods, total.method, total.objects)
-        _add(proofs, total.proof, total.objects)
+    methods, proofs, reasons, failures = _words(totals)
     states = _states(totals)
     objects, volume = _counts(states)
     arrived = min(moving.arrived, volume.pending) if moving else 0
     speed = rates(samples, objects.pending, volume.pending - arrived, now)
     if thawing is not None and thawing.last_due is not None:
-        speed = speed.not_before(
-            thawing.last_due - now, (thawing.last_due_p90 or thawing.last_due) - now
-        )
+        latest = thawing.last_due_p90 or thawing.last_due
+        speed = speed.not_before(thawing.last_due - now, latest - now)
     return FlowSnapshot(
         name=flow.name,
         objects=objects,
@@ -184,6 +169,26 @@ def _kept(totals: Iterable[Total]) -> dict[str, int]:
         if total.state is State.VERIFIED:
             _add(kept, total.reason, total.objects)
     return kept
+
+
+def _words(totals: Iterable[Total]) -> tuple[dict[str, int], ...]:
+    """Count objects by method, proof, reason of skips and failures, of failures."""
+    methods: dict[str, int] = {}
+    proofs: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    failures: dict[str, int] = {}
+    for total in totals:
+        outcome = OUTCOMES[total.state]
+        if outcome is Outcome.PENDING:
+            continue
+        if outcome in (Outcome.SKIPPED, Outcome.FAILED):
+            _add(reasons, total.reason, total.objects)
+            if outcome is Outcome.FAILED:
+                _add(failures, total.reason, total.objects)
+            continue
+        _add(methods, total.method, total.objects)
+        _add(proofs, total.proof, total.objects)
+    return methods, proofs, reasons, failures
 
 
 def _states(totals: Iterable[Total]) -> dict[State, tuple[int, int]]:
