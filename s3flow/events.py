@@ -149,6 +149,13 @@ class Kept(NamedTuple):
     first: bool
 
 
+class LookedAgain(NamedTuple):
+    """Copies were proven again, by what was found: see `engine.reverify.Result`."""
+
+    flow: str
+    results: Mapping[str, int]
+
+
 class UploadAborted(NamedTuple):
     """An unfinished upload of ours that nobody will continue was removed."""
 
@@ -219,6 +226,7 @@ Event = (
     | DeletesHeld
     | DeletesResumed
     | Kept
+    | LookedAgain
     | UploadAborted
     | RouteDecided
     | LoopHeld

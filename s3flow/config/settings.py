@@ -16,6 +16,7 @@ from s3flow.config.dsn import parse_state
 from s3flow.config.places import endpoint_of, is_pattern, parse_source, parse_target
 from s3flow.config.prices import EndpointPrices, PriceSettings
 from s3flow.config.units import (
+    DailyShare,
     Duration,
     OptionalDuration,
     OptionalInterval,
@@ -225,6 +226,7 @@ class FlowSettings(_Table):
     max_corrupted: Share = 0.05
     max_missing: Share = 0.5
     every: OptionalInterval = None
+    scrub: DailyShare = 0.0
     overwrite: Overwrite = Overwrite.CHANGED
     tags: TagPolicy = TagPolicy.REQUIRE
     method: MethodPolicy = MethodPolicy.SERVER_FIRST
@@ -334,6 +336,7 @@ class Settings(BaseSettings):
             max_corrupted=flow.max_corrupted,
             max_missing=flow.max_missing,
             every=flow.every,
+            scrub=flow.scrub,
             tags=flow.tags,
             method=flow.method,
             storage_class=flow.storage_class,

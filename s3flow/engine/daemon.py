@@ -16,6 +16,7 @@ from s3flow.engine.holding import OwnHolds
 from s3flow.engine.recorder import Recorder, unsettled_change
 from s3flow.engine.restorer import Restorer
 from s3flow.engine.route import Route
+from s3flow.engine.scrub import Scrubber
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring, decided_at_start
@@ -134,6 +135,8 @@ class Daemon:
             feed.deleting = deleter.has_work
             self._deleters[route.flow.name] = deleter
             sides.append(deleter)
+        if route.flow.scrub:
+            sides.append(Scrubber(route, self.state))
         return sides
 
     async def _run_flows(self, *, once: bool) -> None:

@@ -57,6 +57,21 @@ async def current(rows: Rows, copy: Copy) -> Copy | None:
     return copy_of(found[0]) if found and found[0].transfer.key == it.key else None
 
 
+async def look_again(prover: Prover, rows: Rows, copy: Copy) -> tuple[Copy, Looked] | None:
+    """Prove a copy that the state tells of; None if it tells of none any more.
+
+    A daemon may have copied a newer version since the row was read. Raises `Blocked`, `Stopped`.
+    """
+    looked = await prover.prove(copy)
+    if looked.result in DIFFERENT:
+        now = await current(rows, copy)
+        if now is None:
+            return None
+        if now != copy:
+            return now, await prover.prove(now)
+    return copy, looked
+
+
 @dataclass(slots=True)
 class Inspection:
     """Looks at copies, *lanes* at a time, until there are no more, or *limit* was reached, or a stop.
@@ -183,17 +198,14 @@ class Inspection:
 
     async def _look(self, rows: Rows | None, copy: Copy) -> None:
         try:
-            looked = await self.prover.prove(copy)
-            if rows is not None and looked.result in DIFFERENT:
-                # A daemon may have copied a newer version since the row was read.
-                now = await current(rows, copy)
-                if now is None:
-                    return
-                if now != copy:
-                    copy, looked = now, await self.prover.prove(now)
+            if rows is None:
+                seen: tuple[Copy, Looked] | None = (copy, await self.prover.prove(copy))
+            else:
+                seen = await look_again(self.prover, rows, copy)
         except Stopped:
             return
-        await self.tell(copy, looked)
+        if seen is not None:
+            await self.tell(*seen)
 
 
 def _is_sum(etag: str) -> bool:

@@ -65,6 +65,7 @@ class Flow:
     max_corrupted: float = 0.05  # share of failed proofs from which on nothing is deleted
     max_missing: float = 0.5  # share that a listing lacks of the last one, likewise
     every: float | None = None
+    scrub: float = 0.0  # share of the copies that is proven again each day; 0: none
     tags: TagPolicy = TagPolicy.REQUIRE
     method: MethodPolicy = MethodPolicy.SERVER_FIRST
     storage_class: str = ""  # "": kept; else every object gets this one

@@ -49,6 +49,7 @@ class Metrics(Collector):
         self._limits: dict[str, int] = {}
         self._blocked: dict[_Pair, int] = {}
         self._holding: dict[_Pair, int] = {}
+        self._scrubbed: defaultdict[_Pair, int] = defaultdict(int)
         self._scans: defaultdict[str, int] = defaultdict(int)
         self._unlisted: defaultdict[_Pair, int] = defaultdict(int)
         self._scanned: dict[str, float] = {}
@@ -70,6 +71,7 @@ class Metrics(Collector):
             events.ThrottleChanged: self._throttle_changed,
             events.FlowBlocked: self._flow_blocked,
             events.FlowUnblocked: self._flow_unblocked,
+            events.LookedAgain: self._looked_again,
             events.DeletesHeld: self._deletes_held,
             events.DeletesResumed: self._deletes_resumed,
             events.RouteDecided: self._route_decided,
@@ -147,6 +149,10 @@ class Metrics(Collector):
 
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
         self._blocked[event.flow, event.reason] = 0
+
+    def _looked_again(self, event: events.LookedAgain) -> None:
+        for result, copies in event.results.items():
+            self._scrubbed[event.flow, result] += copies
 
     def _deletes_held(self, event: events.DeletesHeld) -> None:
         self._holding[event.flow, event.reason] = 1
@@ -324,6 +330,13 @@ class Metrics(Collector):
             "conditional deletes, nothing but sizes compared. Needs a person.",
             ("flow", "reason"),
             [((one.name, why), number) for one in snapshots for why, number in one.kept.items()],
+        )
+        yield counter(
+            "s3flow_scrubbed",
+            "Copies that were proven again, by result. missing or differs: they are marked as failed, "
+            "s3flow retry copies them again; look for who touches the target.",
+            ("flow", "result"),
+            self._scrubbed.items(),
         )
         yield counter(
             "s3flow_scans",

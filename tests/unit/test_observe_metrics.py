@@ -30,6 +30,7 @@ NAMES = {
     "s3flow_concurrency_limit",
     "s3flow_flow_blocked",
     "s3flow_scans",
+    "s3flow_scrubbed",
     "s3flow_scan_failures",
     "s3flow_deletes_held",
     "s3flow_sources_kept",
