@@ -13,7 +13,7 @@ from s3flow.engine import breaker, deleter, removing
 from s3flow.errors import AccessDenied, ConnectionLost, S3flowError, StateError, Throttled
 from s3flow.events import DeletesHeld, DeletesResumed, Kept, Recorded, TransferEnded
 from s3flow.model import Change, Doomed, Outcome, State
-from s3flow.policies import DeletePolicy, Guard, Mode
+from s3flow.policies import DELETE_PROBE, DeletePolicy, Guard, Mode
 from s3flow.records import Audited, Fact, Hold
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Faulty, NthCallFails, Raising, Recording
@@ -252,6 +252,17 @@ async def test_a_page_older_than_the_delete_brings_nothing_back(lab: Lab) -> Non
     lab.source = Stale(lab.src)
     assert await lab.sync() == {Outcome.DELETED: 2}
     assert not lab.of(TransferEnded)
+
+
+async def test_probes_for_deletes_are_none_of_the_flow_s_objects(lab: Lab) -> None:
+    data = put_some(lab, 3)
+    probe = DELETE_PROBE + b"0123456789abcdef"
+    lab.put(probe, 5)
+    lab.put(probe + b"2", 5)
+    lab.put(b"!before", 5)
+    assert await lab.sync() == {Outcome.DELETED: 4}
+    assert lab.src.keys("from") == [probe, probe + b"2"]
+    assert arrived(lab, data)
 
 
 # --- the copy is not what it was ----------------------------------------------------------------
