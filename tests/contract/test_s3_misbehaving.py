@@ -509,7 +509,7 @@ async def test_secrets_are_in_no_message(caplog: pytest.LogCaptureFixture) -> No
     async with scripted(script) as server:
         store = server.store(server.settings(session_token=TOKEN))
         for call in (store.get_object(BUCKET, KEY, etag=ETAG), store.list_parts(BUCKET, KEY, "id")):
-            with pytest.raises(errors.AccessDenied) as caught:
+            with pytest.raises(errors.CredentialsMissing) as caught:
                 await call
             said = str(caught.value) + caplog.text + repr(store)
             assert not any(secret in said for secret in (ACCESS, SECRET, TOKEN))

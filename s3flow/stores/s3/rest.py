@@ -15,7 +15,7 @@ from s3flow.ports import Body, Clock
 from s3flow.stores.s3.address import AddressBook, checked_region, region_of_endpoint
 from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.stores.s3.translate import EXPIRED, Failure, translate
+from s3flow.stores.s3.translate import EXPIRED, UNKNOWN_KEYS, Failure, translate
 from s3flow.wire import Origin, Pool, Response, Timeouts, proxy_for
 from s3flow.wire.sigv4 import Credentials, Signer, quote_key
 from s3flow.wire.xml import parse_error
@@ -197,7 +197,7 @@ class Rest:
 
     async def _repair(self, call: Call, failure: Failure, credentials: Credentials) -> bool:
         """Do what makes the same request worth sending again; False if nothing does."""
-        if failure.code in EXPIRED or failure.code == "InvalidToken":
+        if failure.code in EXPIRED or failure.code in UNKNOWN_KEYS:
             return self._keyring.drop(credentials)
         if not _is_misplaced(failure):
             return False

@@ -27,7 +27,9 @@ _SERVER = frozenset(("InternalError", "RequestTimeout", "InternalFailure", "Inco
 _CORRUPTED = frozenset(
     ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
 )
-_DENIED = frozenset(("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken"))
+_DENIED = frozenset(("AccessDenied", "SignatureDoesNotMatch"))
+# The keys themselves are refused, whatever they ask for: deleted, switched off, never there.
+UNKNOWN_KEYS = frozenset(("InvalidAccessKeyId", "InvalidToken"))
 # What is missing or changed is the source, for copies too: they have a condition on nothing else.
 _READS = frozenset(
     (
@@ -48,6 +50,7 @@ _BY_CODE: Mapping[str, type[errors.S3flowError]] = {
     **dict.fromkeys(_SERVER, errors.ServerError),
     **dict.fromkeys(_CORRUPTED, errors.Corrupted),
     **dict.fromkeys(_DENIED, errors.AccessDenied),
+    **dict.fromkeys(UNKNOWN_KEYS, errors.CredentialsMissing),
     **dict.fromkeys(EXPIRED, errors.ExpiredCredentials),
     "AccessControlListNotSupported": errors.AclRefused,
     "NoSuchKey": errors.SourceGone,
