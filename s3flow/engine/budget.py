@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from s3flow.model import Flow
+from s3flow.model import Flow, Sample, State, Total
 from s3flow.records import Spent
 
 DAY = 86_400_000  # milliseconds
+THAWED = "thawed"  # the reason of what can be read now, until a worker has it
 AGAIN = 60_000  # milliseconds until a spent budget is looked at again, at the latest
 
 
@@ -67,3 +69,20 @@ async def allowance(flow: Flow, spendings: Spendings, room: int, now: int) -> Al
         if spent.objects >= flow.restore_objects_per_day:
             left.frees_at = later
     return left
+
+
+def keeps_up(flow: Flow, totals: Sequence[Total], samples: Sequence[Sample]) -> bool:
+    """Say whether what has thawed is moved in half the time that its copies stay, at the rate so far.
+
+    What is asked for beyond that would expire unread, and be paid for again.
+    """
+    thawed = [it for it in totals if it.state is State.DISCOVERED and it.reason == THAWED]
+    if not thawed or len(samples) < 2:
+        return True
+    first, last = samples[0], samples[-1]
+    share = flow.restore_days * DAY / 1000 / 2 / max(1.0, last.at - first.at)
+    objects, size = last.objects - first.objects, last.bytes - first.bytes
+    return not objects or (
+        sum(it.objects for it in thawed) <= objects * share
+        and sum(it.bytes for it in thawed) <= max(1, size) * share
+    )

@@ -118,7 +118,9 @@ class Daemon:
     ) -> list[Side]:
         """Make what a flow has to do besides moving."""
         pace = self.pace
-        restorer = Restorer(route, self.state, recorder, pace.backoff, pace.block_retry)
+        restorer = Restorer(
+            route, self.state, recorder, pace.backoff, pace.block_retry, blockade=blockade
+        )
         self._restorers[route.flow.name] = restorer
         sides: list[Side] = [restorer]
         if route.flow.mode is Mode.MOVE:

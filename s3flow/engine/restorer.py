@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from s3flow.engine import retry, thawing
-from s3flow.engine.budget import Allowance, allowance
+from s3flow.engine.budget import Allowance, allowance, keeps_up
 from s3flow.engine.recorder import STATE_RETRY, Entry, Recorder
 from s3flow.engine.retry import Again, Backoff
 from s3flow.engine.route import Route, object_name
-from s3flow.engine.throttle import TokenBucket
+from s3flow.engine.throttle import Blockade, TokenBucket
 from s3flow.errors import (
     Blocked,
     ExpeditedUnavailable,
@@ -65,6 +65,7 @@ class Restorer:
     backoff: Backoff
     block_retry: float  # seconds
     clock: Callable[[], float] = time.time
+    blockade: Blockade | None = None  # while it is closed, nothing more is asked for
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _pace: TokenBucket = field(default_factory=lambda: TokenBucket(LOOKS_PER_SECOND))
     _looks: dict[int, int] = field(default_factory=dict)  # in vain so far, by transfer
@@ -174,11 +175,11 @@ class Restorer:
 
     async def _allowance(self, now: int) -> Allowance:
         flow = self._flow
-        under_way = sum(
-            line.objects
-            for line in await self.state.totals(flow.name)
-            if line.state is State.RESTORING
-        )
+        totals = await self.state.totals(flow.name)
+        under_way = sum(line.objects for line in totals if line.state is State.RESTORING)
+        blocked = self.blockade is not None and self.blockade.reason
+        if blocked or not keeps_up(flow, totals, await self.state.samples(flow.name)):
+            return Allowance(0)
         return await allowance(flow, self.state, flow.max_restores - under_way, now)
 
     async def _pause(self, closed: int | None) -> float:

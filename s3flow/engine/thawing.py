@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from s3flow.engine.budget import THAWED
 from s3flow.engine.costs import THAW, thaw_hours
 from s3flow.engine.route import Route, object_name
 from s3flow.errors import Archived, BadAnswer, SourceChanged, SourceGone
@@ -108,6 +109,7 @@ def thawed(transfer: Transfer, info: ObjectInfo | None, now: int) -> Change:
     return Change(
         transfer,
         State.TRANSFERRING if transfer.upload_id else State.DISCOVERED,
+        reason=THAWED,
         # Waiting ones are claimed in the order of their times, when these are past. An expiry in
         # seconds, read as milliseconds, is in 1970 and keeps the order.
         retry_at=expiry // 1000 or now,

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from s3flow.engine.budget import DAY, Allowance, allowance
+from s3flow.engine.budget import DAY, THAWED, Allowance, allowance, keeps_up
 from s3flow.engine.recorder import Recorder
 from s3flow.engine.restorer import Restorer
 from s3flow.engine.retry import Backoff
 from s3flow.engine.thawing import Line, forecast, next_look, thawed, tier_for
+from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import RouteMaker, Wiring
+from s3flow.errors import TargetFull
 from s3flow.model import (
     Change,
     Discovered,
@@ -22,7 +24,9 @@ from s3flow.model import (
     ObjectInfo,
     PageChanges,
     Restored,
+    Sample,
     State,
+    Total,
     Transfer,
 )
 from s3flow.observe.thaw import read_thawing
@@ -135,6 +139,34 @@ async def test_what_is_larger_than_a_days_budget_goes_when_nothing_else_did() ->
     flow = replace(FLOW, restore_bytes_per_day=100)
     left = await allowance(flow, Ledger(Spent(0, 0, 0)), 50, 10 * DAY)
     assert [left.take(size) for size in (1_000, 1)] == [True, False]
+
+
+def test_no_more_is_thawed_than_can_be_moved_in_time() -> None:
+    flow = replace(FLOW, restore_days=2)  # a day is half of it
+    samples = [Sample(0.0, 0, 0), Sample(1000.0, 10, 1000)]  # 864 objects a day, of 86,400 bytes
+    assert keeps_up(flow, [], samples)
+    assert keeps_up(flow, [_waiting(864, 86_400)], samples)
+    assert not keeps_up(flow, [_waiting(865, 1)], samples)
+    assert not keeps_up(flow, [_waiting(1, 86_401)], samples)
+    assert keeps_up(flow, [_waiting(10**6, 10**9, reason="")], samples)  # never was archived
+    assert keeps_up(flow, [_waiting(10**6, 10**9)], samples[:1])  # no rate is known yet
+    assert keeps_up(flow, [_waiting(10**6, 10**9)], [samples[0], Sample(9.0, 0, 0)])
+
+
+def _waiting(objects: int, size: int, reason: str = THAWED) -> Total:
+    return Total("from", State.DISCOVERED, reason, "", "", objects, size)
+
+
+async def test_nothing_is_asked_for_while_the_flow_is_blocked(bench: Bench) -> None:
+    blockade = Blockade("flow", 60.0, lambda event: None, asyncio.Event())
+    bench.restorer.blockade = blockade
+    blockade.leave(TargetFull("no room"), scout=False)
+    await bench.line_up(b"a")
+    await bench.at(0)
+    assert bench.store.asked == []
+    blockade.lift()
+    await bench.at(1)
+    assert [key for key, _, _ in bench.store.asked] == [b"a"]
 
 
 def test_what_expires_first_goes_first() -> None:
