@@ -4,7 +4,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY s3flow ./s3flow
 RUN python -m venv /opt/s3flow \
- && /opt/s3flow/bin/pip install --no-cache-dir --disable-pip-version-check '.[mysql]'
+ && /opt/s3flow/bin/pip install --no-cache-dir --disable-pip-version-check .
 
 FROM python:3.11-slim
 # A fixed number, so that volumes can be given to it: chown 10440:10440 /srv/s3flow

@@ -59,14 +59,8 @@ async def _open_mysql(
     audited: bool,
     partial: bool,
 ) -> SqlState:
-    try:
-        from s3flow.state.mysql.database import MySqlDatabase
-    except ModuleNotFoundError as error:
-        if error.name not in {"aiomysql", "pymysql"}:
-            raise
-        raise StateError(
-            f"state {address} needs the driver: pip install 's3flow[mysql]'"
-        ) from error
+    from s3flow.state.mysql.database import MySqlDatabase
+
     database = await MySqlDatabase.open(address, read_only=read_only, patience=patience)
     state = SqlState(database, clock, audited=audited)
     try:

@@ -141,7 +141,6 @@ def test_the_address_of_the_state_is_that_of_the_server() -> None:
 
 
 def test_the_image_has_what_the_configuration_needs() -> None:
-    assert "'.[mysql]'" in DOCKERFILE
     [user] = re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)
     assert user == "10440:10440"
     port = DaemonSettings().listen.rpartition(":")[2]
