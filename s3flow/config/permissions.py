@@ -22,6 +22,7 @@ ACTIONS: Mapping[str, str] = {
     "ListObjectsV2": "s3:ListBucket",
     "GetBucketLocation": "s3:GetBucketLocation",
     "GetBucketOwnershipControls": "s3:GetBucketOwnershipControls",
+    "GetBucketWebsite": "s3:GetBucketWebsite",
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
@@ -307,6 +308,9 @@ def _allow_copying(drafts: dict[str, _Draft], source: _End, target: _End, flow: 
     one_service = service_of(source.endpoint) == service_of(target.endpoint)
     if flow.method is MethodPolicy.STREAM_ONLY or not one_service:
         return
+    if service_of(source.endpoint).startswith("aws"):  # others refuse policies that name it
+        # No store copies redirects; without this those of objects with bytes would stay behind.
+        _identity(drafts, source).allow("See", source.bucket_arn, ("s3:GetBucketWebsite",))
     # Who copies must be allowed by the own account and by the other one's bucket.
     reader = _identity(drafts, target)
     _allow_copying_out(reader, source, flow, target)

@@ -78,6 +78,7 @@ def test_two_accounts(tmp_path: Path) -> None:
     assert identity(config, "src") == {
         ("from-here", "s3:ListBucket"),
         ("from-here", "s3:GetBucketLocation"),
+        ("from-here", "s3:GetBucketWebsite"),
         *(("from-here/in/*", action) for action in (*READ, "s3:RestoreObject")),
     }
     copying = {("from-here", "s3:ListBucket"), *(("from-here/in/*", action) for action in READ)}

@@ -110,6 +110,7 @@ _PERMISSIONS: Mapping[str, str] = {
     "DeleteObjects": "s3:DeleteObject",
     "ListObjectVersions": "s3:ListBucketVersions",
     "GetBucketLocation": "s3:GetBucketLocation",
+    "GetBucketWebsite": "s3:GetBucketWebsite",
 }
 
 
