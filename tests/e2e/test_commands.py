@@ -30,6 +30,7 @@ COMMANDS = (
     "forget",
     "doctor",
     "report",
+    "verify",
 )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import signal
+import sqlite3
+import urllib.request
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tests.e2e.conftest import Stage
 from tests.e2e.content import digests_of_folder, put_large
 from tests.e2e.program import Done, Program
+from tests.servers import free_port
 
 MIB = 1024 * 1024
 TO_DISK = {"target": "nas:"}
@@ -95,6 +100,22 @@ def test_another_disk_under_the_same_path_is_not_taken_for_lost_copies(stage: St
     done = program.run("verify", "--mark", code=INTERRUPTED)
     assert ".s3flow-root" in done.err
     assert program.flow()["objects"]["failed"] == 0
+
+
+def test_copies_whose_source_was_moved_away_are_proven_by_what_is_on_record(stage: Stage) -> None:
+    for number in range(5):
+        stage.put(f"{number}", f"body {number}".encode())
+    program = stage.program({**TO_DISK, "mode": "move"})
+    program.run("sync")
+    assert program.flow()["objects"]["deleted"] == 5
+    assert counts(program)["results"]["proven"] == 5
+    (stage.nas / "1").unlink()
+    (stage.nas / "2").write_bytes(b"BODY 2")
+    found = program.run("verify", "--mark", code=DIFFERENT)
+    assert lines(found)["1"] == "missing"
+    assert "deleted by the move" in found.out
+    assert "3 proven" in found.out
+    assert program.flow()["objects"]["deleted"] == 5  # there is nothing to copy them from
 
 
 # --- in a bucket -----------------------------------------------------------------------------------
@@ -220,3 +241,44 @@ def test_a_store_that_wants_to_be_left_alone_is_asked_again(stage: Stage) -> Non
 @pytest.mark.parametrize("words", [("--sample", "5"), ("--sample", "0%"), ("--limit", "0")])
 def test_wrong_wishes_are_usage(stage: Stage, words: tuple[str, ...]) -> None:
     assert stage.program().run("verify", *words, code=2).err
+
+
+# --- by the daemon ---------------------------------------------------------------------------------
+
+
+def scraped(port: int) -> dict[str, int]:
+    """Give how many copies were proven again, by result, as a scraper sees it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
+    found = re.findall(r's3flow_scrubbed_total\{.*result="(\w+)"\} ([\d.]+)', text)
+    return {result: round(float(number)) for result, number in found}
+
+
+def test_a_daemon_proves_copies_again_counts_and_marks(stage: Stage) -> None:
+    for number in range(30):
+        stage.put(f"{number:02}", f"body {number}".encode())
+    port = free_port()
+    program = stage.program({**TO_DISK, "scrub": "100%/day"}, listen=f"127.0.0.1:{port}")
+    program.run("sync")
+    (stage.nas / "07").write_bytes(b"damaged")
+    with contextlib.closing(sqlite3.connect(stage.folder / "state.db")) as state, state:
+        # As if the last look had been a day ago.
+        changed = state.execute(
+            "UPDATE meta SET value = json_set(value, '$[2]', 1.0) WHERE name LIKE 'scrubbing/%'"
+        )
+        assert changed.rowcount == 1
+    running = program.start("run")
+    running.until(lambda: sum(scraped(port).values()) >= 30)
+    assert scraped(port) == {"proven": 29, "differs": 1}
+    assert program.flow()["reasons"] == {"verification_failed": 1}
+    running.stop()
+    running.wait()
+    told = [entry for entry in running.logged() if "marked as failed" in str(entry)]
+    assert len(told) == 1
+    assert "07" in str(told[0])
+    program.run("retry")
+    program.run("sync")
+    program.run("verify")
