@@ -12,7 +12,8 @@ import structlog
 import typer
 from structlog.testing import capture_logs
 
-from s3flow import app, cli, upkeep
+from s3flow import app, upkeep
+from s3flow.commands import start
 from s3flow.config import load
 from s3flow.engine.daemon import Daemon
 from s3flow.errors import (
@@ -64,7 +65,7 @@ def test_a_disk_that_breaks_during_the_run_is_no_fault_of_the_configuration(
 ) -> None:
     # A supervisor does not start again what ended as misconfigured.
     with pytest.raises(typer.Exit) as caught:
-        cli._fail(error)
+        start.fail(error)
     assert caught.value.exit_code == ending
 
 
