@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -88,3 +89,23 @@ def test_killed_and_restarted_every_restore_is_asked_for_once(
     assert adds_up(status)
     assert status["objects"]["verified"] == OBJECTS
     assert status["thawing"] is None
+
+
+def test_a_queue_that_tells_of_restores_is_faster_than_the_tiers_times(frozen_stage: Stage) -> None:
+    stage = frozen_stage
+    with contextlib.closing(stage.server.client(service="sqs")) as sqs:
+        url = sqs.create_queue(QueueName=f"q-{stage.source}")["QueueUrl"]
+        about = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    rule = {"QueueArn": about["Attributes"]["QueueArn"], "Events": ["s3:ObjectRestore:Completed"]}
+    stage.ours.put_bucket_notification_configuration(
+        Bucket=stage.source, NotificationConfiguration={"QueueConfigurations": [rule]}
+    )
+    for number in range(5):
+        stage.put(f"a b/{number}", b"cold", StorageClass="GLACIER")
+    queue = f"{stage.server.url}/{url.split('/', 3)[3]}"
+    program = stage.program(
+        {"restore_queue": queue, "restore_days": 1, "storage_class": "STANDARD"}
+    )
+    program.run("sync")  # the first look by time would come after four hours
+    assert program.flow()["objects"]["verified"] == 5
+    assert stage.there("a b/4") == b"cold"
