@@ -12,6 +12,8 @@ import typer
 from s3flow.commands.start import DEFAULT_CONFIG, Config, Flows, load_and_log, run_async
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from s3flow.engine.reverify import Copy, Looked
     from s3flow.errors import S3flowError
     from s3flow.observe.proofs import Proven
@@ -159,11 +161,13 @@ class _Counts:
     def __init__(self, proven: Callable[[], list[Proven]]) -> None:
         self._proven = proven
 
-    def __rich__(self) -> str:
+    def __rich__(self) -> Text:
         """Give the counts of the flow at hand."""
-        proven = self._proven()
-        if not proven:
-            return "…"
-        one = proven[-1]
-        words = f"{one.flow}: {one.objects:,} looked at, {one.proofs.total():,} proven"
-        return f"{words}, {one.different:,} differ, {one.unproven:,} not proven"
+        from rich.text import Text
+
+        words = "…"
+        if proven := self._proven():
+            one = proven[-1]
+            words = f"{one.flow}: {one.objects:,} looked at, {one.proofs.total():,} proven"
+            words += f", {one.different:,} differ, {one.unproven:,} not proven"
+        return Text(words, no_wrap=True, overflow="ellipsis")

@@ -128,3 +128,18 @@ def test_a_terminal_of_few_characters(stage: Stage) -> None:
     sent = on_a_terminal(program, "sync", environ={"PYTHONIOENCODING": "latin-1"})
     assert "###" in sent
     assert sent.isascii()
+
+
+def test_verify_draws_its_counts_and_leaves_what_differs(stage: Stage) -> None:
+    for number in range(30):
+        stage.put(f"{number:02}")
+    proxy = stage.proxy()
+    program = stage.program({"concurrency": 2})
+    program.run("sync")
+    stage.theirs.delete_object(Bucket=stage.target, Key="11")
+    proxy.delay = lambda request: 0.05 if request.kind == "head" else 0.0
+    sent = on_a_terminal(program, "verify", code=1)
+    assert re.search(r"flow-0: [\d,]+ looked at", CONTROL.sub("", sent))
+    left = CONTROL.sub("", sent).replace("\r", "").splitlines()
+    assert any(re.search(r"flow-0\s+\S+/11\s+missing", line) for line in left)
+    assert "30 copies looked at" in left[-1] or "30 copies looked at" in left[-2]
