@@ -9,6 +9,7 @@ UTF-8, and else {"hex": …}. Totals are not carried over but counted again, and
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -123,6 +124,10 @@ _CODES: dict[str, Mapping[str, int]] = {
     "state": {str(state): code for state, code in sql.CODES.items()},
     "fact": {str(fact): code for fact, code in audit.CODES.items()},
 }
+_NONSENSE = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),  # of numbers without end, and of brackets
+)
 _NAMES = {column: {code: name for name, code in codes.items()} for column, codes in _CODES.items()}
 
 
@@ -223,14 +228,7 @@ async def import_state(database: Database, lines: Iterator[str]) -> dict[str, in
             _count(columns, rows, totals, sizes)
         insert = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {{rows}}"  # noqa: S608
         await database.write(lambda: _bulk(insert, rows))  # noqa: B023
-    counted = {line: (number, sizes[line]) for line, number in totals.items()}
-    statement = f"SELECT {', '.join(BY_NAME['totals'].columns)} FROM totals"  # noqa: S608
-    noted = {
-        tuple(line): (int(objects), int(size))
-        for *line, objects, size in await database.read(lambda: fetch(statement))
-    }
-    if counted != noted:
-        raise BadExport("the totals of the file are not those of its objects: export it again")
+    await _compare_totals(database, {line: (totals[line], sizes[line]) for line in totals})
     await database.write(lambda: _execute(sql.DROP_META, "importing"))
     return dict(counts)
 
@@ -238,6 +236,13 @@ async def import_state(database: Database, lines: Iterator[str]) -> dict[str, in
 async def is_marked(database: Database) -> bool:
     """Say whether an import was begun and not finished."""
     return bool(await database.read(lambda: fetch(sql.GET_META, "importing")))
+
+
+async def _compare_totals(database: Database, counted: Mapping[Row, Row]) -> None:
+    statement = f"SELECT {', '.join(BY_NAME['totals'].columns)} FROM totals"  # noqa: S608
+    rows = await database.read(lambda: fetch(statement))
+    if counted != {tuple(line): (objects, size) for *line, objects, size in rows}:
+        raise BadExport("the totals of the file are not those of its objects: export it again")
 
 
 async def _refuse_what_is_there(database: Database) -> None:
@@ -254,6 +259,8 @@ def _count(
     for row in rows:
         line = tuple(row[number] for number in at)
         totals[line] += 1
+        if not isinstance(row[size], int):
+            raise BadExport(f"an object of the file has no size, but {str(row[size])[:80]!r}")
         sizes[line] += row[size]
 
 
@@ -294,7 +301,7 @@ def _read(lines: Iterator[str]) -> Iterator[tuple[Table, Sequence[str], list[Row
                     name, reshape = this, _reshaper(BY_NAME[this], columns[this])
                 rows = []
             rows.append(reshape(values))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _NONSENSE as error:
             raise BadExport(f"line {count + 2:,} is none of an export: {line[:80]!r}") from error
     if not ended or next(lines, ""):
         raise BadExport("its end is missing, or its lines are not those that were written")
@@ -305,8 +312,9 @@ def _read(lines: Iterator[str]) -> Iterator[tuple[Table, Sequence[str], list[Row
 def _columns(head: str) -> dict[str, Sequence[str]]:
     try:
         said = json.loads(head)
-        form, tables = said["format"], said["tables"]
-    except (ValueError, KeyError, TypeError) as error:
+        form, tables = said["format"], {**said["tables"]}
+        tables = {name: [str(column) for column in columns] for name, columns in tables.items()}
+    except _NONSENSE as error:
         raise BadExport("it is no export of a state") from error
     if form != FORMAT:
         raise BadExport(f"it has the format {form!r}, and this s3flow reads {FORMAT!r}")
@@ -326,10 +334,22 @@ def _reshaper(table: Table, columns: Sequence[str]) -> Callable[[Row], list[obje
         if name in table.binary
         else _CODES[name].__getitem__
         if name in _CODES
-        else lambda value: value
+        else _as_it_is
         for name in columns
     ]
     return lambda row: [plan(value) for plan, value in zip(plans, row, strict=True)]
+
+
+def _as_it_is(value: Any) -> object:
+    """Give a value that both databases can hold; of JSON's others they say nothing that helps."""
+    kind = type(value)
+    if kind is str:
+        value.encode()  # halves of surrogates are no text
+    elif kind is int:
+        value.to_bytes(8, signed=True)
+    elif (kind is float and not math.isfinite(value)) or kind in {list, dict}:
+        raise ValueError("no value of a state")
+    return value
 
 
 def _as_bytes(value: Any) -> bytes | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
+from itertools import cycle
 
 import pytest
 
 from s3flow.errors import StateError
 from s3flow.model import Change, PageChanges, Sample, State, Verdict
-from s3flow.state import transport
+from s3flow.state import sql, transport
 from s3flow.state.address import StateAddress
 from s3flow.state.audit import Check
 from s3flow.state.opening import open_state, schema_version
@@ -199,6 +201,55 @@ async def test_what_is_no_whole_export_is_refused(
     with pytest.raises(StateError, match="import` again"):
         await open_state(address)
     await bring(address, lines)
+
+
+NONSENSE: list[object] = [
+    None,
+    1.5,
+    10**30,
+    -1,
+    "x",
+    "\ud800",
+    {"hex": "zz"},
+    {"hex": 5},
+    {},
+    [[]],
+    float("inf"),
+]
+
+
+def closed(lines: list[str]) -> list[str]:
+    """Give lines with an end that is right for them."""
+    digest = sha256("".join(lines).encode()).hexdigest()
+    return [*lines, json.dumps(["end", len(lines) - 1, digest]) + "\n"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mysql"])
+async def test_a_file_that_was_made_up_is_refused_in_words(
+    home: Home, make: Make, kind: str
+) -> None:
+    """Its digest is right, for anybody can make one: what it says must do no harm all the same."""
+    await filled(home)
+    lines = (await export(home.address))[:-1]
+    head = json.loads(lines[0])
+    heads = [{**head, "tables": it} for it in (*NONSENSE, {"meta": 5}, {"meta": [["name"]]})]
+    files = [[json.dumps(it) + "\n", *lines[1:]] for it in heads] + [["[" * 50_000]]
+    files += [[*lines[:2], "[" * 50_000 + "\n", *lines[2:]]]
+    # The last line of each table, with nonsense in each of its places.
+    for at in {json.loads(line)[0]: at for at, line in enumerate(lines) if at}.values():
+        row = json.loads(lines[at])
+        for place, bad in zip(range(1, len(row)), cycle(NONSENSE), strict=False):
+            spoilt = json.dumps([*row[:place], bad, *row[place + 1 :]]) + "\n"
+            files.append([*lines[:at], spoilt, *lines[at + 1 :]])
+    refused = 0
+    async with opened(make(kind), partial=True) as state:
+        for file in files:
+            await state.database.write(lambda: _rows(sql.SET_META, ("importing", "1")))
+            try:
+                await import_state(state.database, iter(closed(file)))
+            except StateError:
+                refused += 1
+    assert refused > len(files) / 2
 
 
 async def test_totals_that_do_not_add_up_are_refused(home: Home, make: Make) -> None:
