@@ -14,6 +14,10 @@ from s3flow.ports import Clock
 
 # One object may be refused for its own sake (a customer's key, an ACL); in a row it is the bucket.
 REFUSALS = 3
+# Where some objects may be copied and others not, rows come by chance: there it takes more of them, and
+# twice as many each time that the next copy shows that it was chance.
+BOTH_KINDS = REFUSALS * 2**2
+MOST_REFUSALS = REFUSALS * 2**8
 # Failures say less of the next copy than refusals do, and those of a brownout pass.
 FAILURES = 10
 EXPIRY = 600.0  # seconds until a bucket that was refused is tried again
@@ -70,6 +74,7 @@ class Verdicts:
         self._tell = tell
         self._clock = clock
         self._standings: dict[str, _Standing] = {}
+        self._enough: dict[str, int] = {}  # refusals in a row, where they are more than the usual
         # By the way that goes first.
         self._orders: dict[str, tuple[CopyBy, ...]] = {
             way: (way, *(each for each in ways if each is not way)) for way in ways
@@ -116,8 +121,7 @@ class Verdicts:
                 return
         self.strays.pop(bucket, None)
         self.works[bucket] = way
-        self.tried(bucket)
-        self._standings.pop(bucket, None)
+        self._overturn(bucket)
         self._decide(bucket, way, reason, WORKS)
 
     def goes(self, bucket: str) -> None:
@@ -131,6 +135,9 @@ class Verdicts:
         self.failing.pop(bucket, None)
         if self.works.get(bucket) == way:
             self.strays.pop(bucket, None)
+        standing = self._standings.get(bucket)
+        if standing is not None and standing.refusals:
+            self._enough.setdefault(bucket, BOTH_KINDS)
         self.worked(bucket, way, reason)
 
     def refused(self, bucket: str, reason: str = "") -> bool:
@@ -139,7 +146,7 @@ class Verdicts:
         standing = self._standings.setdefault(bucket, _Standing())
         standing.refusals += 1
         is_known = standing.until > 0.0
-        if is_known or standing.refusals >= REFUSALS:
+        if is_known or standing.refusals >= self._enough.get(bucket, REFUSALS):
             standing.until = self._clock() + EXPIRY
             self._decide(bucket, CopyBy.STREAMED, reason, EXPIRY)
         self.tried(bucket)
@@ -165,6 +172,14 @@ class Verdicts:
             standing.probing.set()
             standing.probing = None
 
+    def _overturn(self, bucket: str) -> None:
+        """Let everybody copy, whatever was known before."""
+        self.tried(bucket)
+        standing = self._standings.pop(bucket, None)
+        if standing is not None and standing.until and standing.refusals:
+            enough = self._enough.get(bucket, REFUSALS)
+            self._enough[bucket] = min(2 * enough, MOST_REFUSALS)
+
     # --- what lasts ---------------------------------------------------------------------------
 
     def take(self, verdict: Verdict) -> None:
@@ -182,8 +197,7 @@ class Verdicts:
             self.tried(bucket)
         else:
             self.works[bucket] = verdict.way
-            self.tried(bucket)
-            self._standings.pop(bucket, None)
+            self._overturn(bucket)
 
     def review(self) -> None:
         """Forget what has worked for so long that another way may have opened meanwhile."""
@@ -191,6 +205,7 @@ class Verdicts:
         for bucket in [each for each in self.works if self._is_old(each, now)]:
             del self.works[bucket]
             self.decided.pop(bucket, None)
+            self._enough.pop(bucket, None)
 
     def _is_old(self, bucket: str, now: float) -> bool:
         verdict = self.decided.get(bucket)

@@ -12,7 +12,7 @@ import pytest
 
 from s3flow.engine import verdicts
 from s3flow.engine.copying import ATTEMPTS
-from s3flow.engine.verdicts import REFUSALS
+from s3flow.engine.verdicts import BOTH_KINDS, REFUSALS
 from s3flow.errors import (
     AccessDenied,
     ConfigError,
@@ -530,7 +530,7 @@ async def test_a_route_that_starts_refusing_falls_back_for_the_objects_at_hand(l
     assert await lab.sync() == {Outcome.VERIFIED: 100}
     assert lab.differences() == []
     assert await lab.proofs() == {("server_copy", "etag"): 50, ("put", "etag"): 50}
-    assert calls(target)["copy_object"] <= 50 + REFUSALS + QUICK.concurrency
+    assert calls(target)["copy_object"] <= 50 + BOTH_KINDS + QUICK.concurrency
     assert len(lab.of(Warned)) == 1
 
 

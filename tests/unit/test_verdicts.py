@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 from s3flow.engine import verdicts
-from s3flow.engine.verdicts import EXPIRY, LOOKING, REFUSALS, Verdicts
+from s3flow.engine.verdicts import EXPIRY, LOOKING, MOST_REFUSALS, REFUSALS, Verdicts
+from s3flow.model import Verdict
+from s3flow.policies import CopyBy
 from tests.unit.lab import left_tasks
 
 
@@ -78,6 +81,44 @@ async def test_a_success_between_refusals_clears_them() -> None:
         assert await known.ask("b")
         known.worked("b")
     assert set(known.works) == {"b"}
+
+
+async def test_a_bucket_of_both_kinds_makes_up_its_mind() -> None:
+    told: list[Verdict] = []
+    known = Verdicts(Clock(), tell=told.append)
+    chance = random.Random(4)
+    objects = iter(range(4000))
+    copied = []
+
+    async def work() -> None:
+        for number in objects:
+            if not await known.ask("b"):
+                continue  # streamed
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            if number % 2:
+                known.refused("b", "not this one")
+            else:
+                known.copied("b")
+                copied.append(number)
+
+    await asyncio.gather(*(work() for _ in range(8)))
+    assert len(told) < 20  # each is a line of the log and a write to the state
+    assert len(copied) > 1000
+    assert told[-1].way == CopyBy.TARGET
+
+
+async def test_a_bucket_that_was_of_both_kinds_is_given_up_when_it_refuses_all() -> None:
+    known = Verdicts(Clock())
+    for _ in range(30):
+        while not known.refused("b"):
+            pass
+        known.copied("b")
+    count = 1
+    while not known.refused("b"):
+        count += 1
+    assert count == MOST_REFUSALS
+    assert not await known.ask("b")
 
 
 async def test_a_verdict_expires_and_one_object_looks_again() -> None:
