@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from s3flow.engine import plan, selfsame
 from s3flow.engine.route import Route
@@ -15,6 +17,7 @@ from s3flow.policies import CopyBy, Guard, MethodPolicy, Mode, TagPolicy
 from s3flow.ports import Body
 
 _PROBE_BYTES = b"s3flow doctor\n"
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,24 @@ async def examine(route: Route) -> AsyncIterator[Finding]:
         yield finding
 
 
+async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Do *work* that writes and removes. Interrupted in between, it goes on till nothing is left."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # nobody hears of it any more
+        raise
+
+
+async def _try_writing(
+    route: Route, tried: str, call: Callable[[], Awaitable[str]], remedy: str
+) -> Finding:
+    return await _to_its_end(_try(route, tried, call, remedy))
+
+
 async def _try(
     route: Route, tried: str, call: Callable[[], Awaitable[str]], remedy: str
 ) -> Finding:
@@ -74,8 +95,9 @@ async def _examine_source(route: Route) -> AsyncIterator[Finding]:
         names: list[str] = []
 
         async def list_buckets() -> str:
-            names.extend(each.name for each in await source.list_buckets())
-            return f"{len(names)} buckets"
+            found, more = await buckets_of(route)
+            names.extend(found)
+            return f"{len(found) + more} buckets are {flow.source.bucket}"
 
         remedy = "allow s3:ListAllMyBuckets, or name one bucket in the flow's source"
         yield await _try(route, f"list the buckets of {source.name}", list_buckets, remedy)
@@ -114,7 +136,7 @@ async def _tell_apart(route: Route, bucket: str) -> Finding:
 
     tried = f"see that {route.flow.source} is not {route.flow.target}"
     remedy = "choose another target bucket, or a prefix beside the source's"
-    return await _try(route, tried, look_for_probe, remedy)
+    return await _try_writing(route, tried, look_for_probe, remedy)
 
 
 async def _examine_deletes(route: Route, bucket: str) -> Finding:
@@ -136,7 +158,7 @@ async def _examine_deletes(route: Route, bucket: str) -> Finding:
         "where the store knows no conditional deletes, unguarded_delete = true looks just before each"
     )
     place = f"{route.source.name}:{bucket}"
-    return await _try(route, f"delete conditionally in {place}", compare, remedy)
+    return await _try_writing(route, f"delete conditionally in {place}", compare, remedy)
 
 
 async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIterator[Finding]:
@@ -167,6 +189,14 @@ async def _examine_object(route: Route, bucket: str, entry: Listed) -> AsyncIter
 async def _examine_target(route: Route) -> AsyncIterator[Finding]:
     flow, target = route.flow, route.target
     bucket = plan.target_bucket(flow, flow.source.bucket)
+    if target.limits.etags and any(mark in bucket for mark in "*?["):
+        try:
+            names, _ = await buckets_of(route)
+        except S3flowError:
+            return  # it was told above that they cannot be listed
+        if not names:
+            return
+        bucket = names[0]
     prefix = plan.target_key(flow, flow.source.prefix)
     key = prefix + probe_name()
     place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
@@ -179,10 +209,12 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
     async def write() -> str:
         body: Body = _ProbeBody()
         stored = await target.put_object(bucket, key, body, attributes, md5=None)
-        for error in await target.settle([stored]):
-            if error is not None:
-                raise error
-        await target.discard(bucket, key, stored)
+        try:
+            for error in await target.settle([stored]):
+                if error is not None:
+                    raise error
+        finally:
+            await target.discard(bucket, key, stored)
         return f"written and removed{', etag ' + stored.etag if stored.etag else ''}"
 
     async def upload() -> str:
@@ -195,10 +227,10 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
         return f"part {part.number} written, {len(held)} listed, aborted"
 
     yield await _try(route, f"look at {place}", look, _remedy_for_looking(route))
-    yield await _try(
+    yield await _try_writing(
         route, f"write to {place}", write, "allow s3:PutObject and s3:DeleteObject (for the probe)"
     )
-    yield await _try(
+    yield await _try_writing(
         route,
         f"multipart upload to {place}",
         upload,
@@ -227,7 +259,7 @@ async def _examine_ways(route: Route) -> AsyncIterator[Finding]:
     for bucket in buckets:
         for find, what in ((find_way, "copy"), (find_way_of_parts, "copy a part of")):
             try:
-                found = await find(route, bucket)
+                found = await _to_its_end(find(route, bucket))
             except S3flowError:
                 break  # it was told above that it cannot be listed
             if found is not None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from s3flow.engine.probe import Finding, examine
+from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import CredentialsMissing
+from s3flow.model import Place
+from s3flow.policies import Mode
+from s3flow.stores.crc64 import Crc64Nvme
 from tests.contract.s3_scripted import BUCKET, Answer, Request, scripted
+from tests.faults import Call, Faulty
+from tests.unit.lab import QUICK, Lab, left_tasks, store
 
 
 def refused(code: str, message: str = "no", status: int = 403) -> Answer:
@@ -53,3 +63,69 @@ async def test_keys_that_were_rotated_in_their_file_are_read_anew(
         settings = server.settings(access_key_id=None, secret_access_key=None, profile="mine")
         assert await server.store(settings).delete_object(BUCKET, b"a", etag="")
         assert len(server.requests) == 2
+
+
+# --- doctor ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """Give a lab whose stores are two accounts of one service."""
+    src = store("src", "from")
+    return Lab(tmp_path, src, store("dst", "to", beside=src))
+
+
+async def doctor(lab: Lab, target: Any) -> list[Finding]:
+    maker = RouteMaker(QUICK, Crc64Nvme(), lambda event: None, asyncio.Event())
+    return [each async for each in examine(maker.route(Wiring(lab.flow, lab.src, target)))]
+
+
+class Slow(Faulty):
+    """Has done what it is asked, and is about to answer; *asked* tells of call number *n*."""
+
+    def __init__(self, inner: Any, n: int) -> None:
+        super().__init__(inner)
+        self.n = n
+        self.asked = asyncio.Event()
+        self.calls: list[str] = []
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        self.calls.append(call.method)
+        answer = await go()
+        if len(self.calls) == self.n:
+            self.asked.set()
+            await asyncio.sleep(0.01)
+        return answer
+
+
+@pytest.mark.parametrize("mode", [Mode.COPY, Mode.MOVE])
+async def test_an_interrupted_doctor_leaves_nothing_behind(lab: Lab, mode: Mode) -> None:
+    lab.change(mode=mode)
+    lab.put(b"a", 10)
+    whole = Slow(lab.dst, 0)
+    await doctor(lab, whole)
+    assert {"put_object", "create_multipart_upload", "copy_object"} < set(whole.calls)
+    for n in range(1, len(whole.calls) + 1):
+        slow = Slow(lab.dst, n)
+        running = asyncio.create_task(doctor(lab, slow))
+        await slow.asked.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert lab.dst.keys("to") == [], slow.calls
+        assert lab.uploads() == [], slow.calls
+    assert await left_tasks() == []
+
+
+async def test_doctor_looks_at_buckets_that_the_flow_means(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.src.make_bucket("another")
+    lab.put(b"a", 10)
+    lab.change(source=Place("src", "fr*", b""), target=Place("dst", "{bucket}", b""))
+    lab.dst.make_bucket("from")
+    found = await doctor(lab, lab.dst)
+    assert [each.answer for each in found if not each.ok] == []
+    said = " ".join(each.tried for each in found)
+    assert "list src:from/" in said
+    assert "write to dst:from/" in said
+    assert "another" not in said
