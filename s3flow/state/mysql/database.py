@@ -13,12 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Generic, NoReturn, TypeVar
 
 from pymysql.err import Error
@@ -26,9 +23,9 @@ from pymysql.err import Error
 from s3flow.errors import StateError, StateLocked, StateLost
 from s3flow.state.address import MySqlAddress
 from s3flow.state.lock import ORPHANS, is_dead
-from s3flow.state.mysql import schema
+from s3flow.state.mysql import holder, schema
 from s3flow.state.mysql.dialing import dial
-from s3flow.state.mysql.literals import filled, literal
+from s3flow.state.mysql.literals import filled
 from s3flow.state.mysql.session import Session
 from s3flow.state.mysql.troubles import Cure, cure, explain
 from s3flow.state.steps import Work
@@ -39,11 +36,9 @@ After = Callable[[T], object]
 SILENT = 10.0  # seconds without an answer that are told
 LAST_ANSWER = 5.0  # seconds that an answer is waited for when all is to end
 PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between tries; the last one from then on
-_HOLDER = "SELECT epoch, serial, name FROM holder WHERE id = 1"
-_FENCE = "UPDATE holder SET serial = ? WHERE id = 1 AND epoch = ?"
-_TAKE = (
-    "UPDATE holder SET epoch = epoch + 1, serial = 0, name = ?, since = ? WHERE id = 1",
-    "SELECT epoch FROM holder WHERE id = 1",
+_WITHOUT = (
+    "state {}: the server came back without what it had committed (a backup, another replica, or a"
+    " lost disk cache?): start again, and what is missing is compared with the targets"
 )
 _DRIVER = (Error, OSError, EOFError, TimeoutError)
 
@@ -76,6 +71,9 @@ class MySqlDatabase:
     def __init__(self, address: MySqlAddress, *, read_only: bool, patience: float) -> None:
         self.read_only = read_only
         self._trouble = ""
+        self._refused = (
+            ""  # why the last transaction cannot be carried out, however often it is tried
+        )
         self._address = address
         self._patience = patience
         self._session: Session | None = None
@@ -118,7 +116,7 @@ class MySqlDatabase:
         """What is waited for, in words; "" when all is well."""
         session = self._session
         if self._trouble or session is None or session.silence < SILENT:
-            return self._trouble
+            return self._trouble or self._refused
         return f"state {self._address}: the server has not answered for {session.silence:.0f} s"
 
     @property
@@ -248,10 +246,12 @@ class MySqlDatabase:
         self._serial += 1
         try:
             session.hold("START TRANSACTION")
-            if not await session.query(filled(_FENCE, (self._serial, self._epoch))):
-                await self._overtaken(session)
+            if not await session.query(filled(holder.FENCE, (self._serial, self._epoch))):
+                await self._fenced(session)
             result = await session.run(work())
         except BaseException as error:
+            if isinstance(error, _DRIVER) and cure(error) is Cure.NONE:
+                self._refused = str(self._explained(error))
             await self._roll_back(session, error)
             raise
         commit = _Commit(self._serial, result, after)
@@ -265,7 +265,7 @@ class MySqlDatabase:
                 self._drop(session)
                 self._unsure = commit
             raise
-        self._durable = commit.serial
+        self._durable, self._refused = commit.serial, ""
         commit.settle()
         return result
 
@@ -291,37 +291,22 @@ class MySqlDatabase:
 
     async def _take_over(self, session: Session) -> None:
         """Take the lock, bring the schema up to date, raise the epoch: all others are fenced off."""
-        if not await self._lock(session, 1.0):
-            holder = await self._holder_name(session)
-            if not (is_dead(holder) and await self._lock(session, ORPHANS)):
+        database = self._address.database
+        if not await holder.lock(session, database, 1.0):
+            name = await holder.name_of(session)
+            if not (is_dead(name) and await holder.lock(session, database, ORPHANS)):
                 raise StateLocked(
-                    f"state {self._address} is in use by {holder or 'another process'}: the daemon"
+                    f"state {self._address} is in use by {name or 'another process'}: the daemon"
                     " is running; stop it first, or give this one a schema of its own"
                 )
         await schema.upgrade(session, self._address)
-        name = f"pid {os.getpid()} on {socket.gethostname()}"
-        await session.query("START TRANSACTION")
-        await session.query(filled(_TAKE[0], (name, time.time())))
-        [(self._epoch,)] = await session.fetch(_TAKE[1])
-        await session.query("COMMIT")
+        self._epoch = await holder.take(session)
         if lax := await session.durability():
             _log.warning(
                 "the state's server may lose what it has committed when its machine loses power"
                 " (%s): set both to 1 where objects are moved",
                 lax,
             )
-
-    async def _holder_name(self, session: Session) -> str:
-        try:
-            rows = await session.fetch(_HOLDER)
-        except Error:
-            return ""  # it is creating its tables
-        return str(rows[0][2]) if rows else ""
-
-    async def _lock(self, session: Session, patience: float) -> bool:
-        name = literal(_lock_name(self._address.database))
-        [(taken,)] = await session.fetch(f"SELECT GET_LOCK({name}, {patience})")
-        return bool(taken == 1)
 
     async def _connected(self) -> Session:
         session = self._session
@@ -345,35 +330,32 @@ class MySqlDatabase:
         The server may not have heard yet that our connection is gone: it is ended there, or a
         transaction of ours could still be committed behind our back.
         """
-        [(epoch, _, _)] = await session.fetch(_HOLDER)
-        if epoch != self._epoch:
-            await self._overtaken(session)
-        if not await self._lock(session, 0.0):
-            name = literal(_lock_name(self._address.database))
-            [(owner,)] = await session.fetch(f"SELECT IS_USED_LOCK({name})")
-            if owner == self._thread_id:
-                await session.query(f"KILL {int(owner)}")
-            if not await self._lock(session, ORPHANS):
-                await self._overtaken(session)
-        [(epoch, serial, _)] = await session.fetch(f"{_HOLDER} FOR UPDATE")
-        if epoch != self._epoch:
-            await self._overtaken(session)
+        if (await holder.holder(session)).epoch != self._epoch:
+            await self._fenced(session)
+        database = self._address.database
+        if not await holder.lock(session, database, 0.0):
+            if await holder.lock_owner(session, database) == self._thread_id:
+                await session.query(f"KILL {self._thread_id}")
+            if not await holder.lock(session, database, ORPHANS):
+                await self._fenced(session)
+        found = await holder.holder(session, locking=True)
+        if found.epoch != self._epoch:
+            await self._fenced(session)
         unsure = self._unsure
-        if unsure is not None and serial == unsure.serial:
+        if unsure is not None and found.serial == unsure.serial:
             self._durable = unsure.serial
             unsure.settle()
-        elif serial != self._durable:
-            self._give_up(
-                f"state {self._address}: the server came back without what it had committed"
-                " (another replica, or a lost disk cache?): start again, and what is missing is"
-                " compared with the targets"
-            )
+        elif found.serial != self._durable:
+            self._give_up(_WITHOUT.format(self._address))
         self._unsure = None
 
-    async def _overtaken(self, session: Session) -> NoReturn:
-        holder = await self._holder_name(session)
+    async def _fenced(self, session: Session) -> NoReturn:
+        found = await holder.holder(session)
+        if found.epoch < self._epoch:
+            self._give_up(_WITHOUT.format(self._address))
+        name = found.name if found.epoch > self._epoch else ""
         self._give_up(
-            f"state {self._address} was taken over by {holder or 'another process'} while this one"
+            f"state {self._address} was taken over by {name or 'another process'} while this one"
             " could not reach it: this one must not go on"
         )
 
@@ -384,9 +366,3 @@ class MySqlDatabase:
 
     def _explained(self, error: BaseException) -> StateError:
         return explain(error, self._address, self._address.database)
-
-
-def _lock_name(database: str) -> str:
-    """Name the lock: MySQL takes 64 characters at most."""
-    name = f"s3flow/{database}"
-    return name if len(name) <= 64 else f"s3flow/{sha256(database.encode()).hexdigest()[:48]}"

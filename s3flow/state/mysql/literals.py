@@ -84,12 +84,17 @@ def filled(statement: str, values: Sequence[object]) -> str:
     return "".join(text)
 
 
-def slices(texts: Sequence[str], rows: int, size: int) -> Iterator[Sequence[str]]:
-    """Cut *texts* into runs of at most *rows*, of together at most about *size* bytes."""
+def size(text: str) -> int:
+    """Say how many bytes *text* has at most: counting them would mean to encode it twice."""
+    return len(text) if text.isascii() else len(text) * 4
+
+
+def slices(texts: Sequence[str], rows: int, limit: int) -> Iterator[Sequence[str]]:
+    """Cut *texts* into runs of at most *rows*, of together at most about *limit* bytes."""
     start = held = 0
     for at, text in enumerate(texts):
-        length = len(text) * 4 if not text.isascii() else len(text)
-        if at > start and (at - start == rows or held + length > size):
+        length = size(text)
+        if at > start and (at - start == rows or held + length > limit):
             yield texts[start:at]
             start, held = at, 0
         held += length + 1

@@ -56,13 +56,10 @@ class Session:
         self._asked: float | None = None
         self._held: list[str] = []  # to be sent with the next statement
         self._ids: dict[tuple[str, tuple[object, ...]], Found] | None = None
+        # The server's number for this connection: what was said first may be a proxy's.
+        self.thread_id = 0
         self.flavour = ""
         self.version = (0, 0, 0)
-
-    @property
-    def thread_id(self) -> int:
-        """The server's number for this connection."""
-        return int(self._connection.thread_id())
 
     @property
     def usable(self) -> bool:
@@ -135,7 +132,9 @@ class Session:
 
     async def prepare(self, *, read_only: bool) -> None:
         """Make the session's settings ours. Raises `StateError` if the server cannot be used."""
-        [(version, packet)] = await self.fetch("SELECT VERSION(), @@max_allowed_packet")
+        [(version, packet, self.thread_id)] = await self.fetch(
+            "SELECT VERSION(), @@max_allowed_packet, CONNECTION_ID()"
+        )
         self.flavour, self.version = flavour_of(str(version))
         oldest = OLDEST[self.flavour]
         if self.version < oldest:
@@ -212,12 +211,12 @@ class Session:
             statements = self._many(text, step.rows)
         else:
             statements = (literals.filled(text, values) for values in step.rows)
-        size = sum(map(len, self._held))
+        size = sum(map(literals.size, self._held))
         for statement in statements:
-            size += len(statement)
+            size += literals.size(statement)
             if size > self._packet:
                 await self.flush()
-                size = len(statement)
+                size = literals.size(statement)
             self.hold(statement)
 
     async def _add(self, step: Add) -> bool:

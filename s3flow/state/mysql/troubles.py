@@ -75,6 +75,8 @@ _REFUSALS = {
     ER.HOST_NOT_PRIVILEGED: "the server takes no connections from this machine:"
     " create the user for this host as well",
     ER.HOST_IS_BLOCKED: "run FLUSH HOSTS on the server",
+    ER.NO_SUCH_TABLE: "the schema was emptied or made anew: restore it from a backup; or drop it, create"
+    " it and start again: what is at the target is then compared and adopted, not copied again",
     TLS_DEMANDED: "the server demands TLS: add tls=true to the state's address",
     ER.CON_COUNT_ERROR: "raise the server's max_connections, or end what else holds them",
     ER.TOO_MANY_USER_CONNECTIONS: "raise the user's connection limit",
