@@ -15,13 +15,22 @@ from s3flow.engine.flow import Crew, OwnHands, RunningFlow, Side
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.recorder import Recorder, unsettled_change
 from s3flow.engine.restorer import Restorer
+from s3flow.engine.reverify import REFUTED, Result
 from s3flow.engine.route import Route
 from s3flow.engine.scrub import Scrubber
 from s3flow.engine.survey import Survey
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring, decided_at_start
 from s3flow.errors import StateError
-from s3flow.events import Emit, Event, Recorded, RouteDecided, ScanFinished, Warned
+from s3flow.events import (
+    Emit,
+    Event,
+    LookedAgain,
+    Recorded,
+    RouteDecided,
+    ScanFinished,
+    Warned,
+)
 from s3flow.model import Change, Sample, State, Verdict
 from s3flow.policies import Mode
 from s3flow.ports import Crc64, Holds, StateStore, Wishes
@@ -206,6 +215,9 @@ class Daemon:
             self._verdicts.append(event.verdict)
         elif isinstance(event, ScanFinished) and event.flow in self._deleters:
             self._deleters[event.flow].scanned()
+        elif isinstance(event, LookedAgain) and event.flow in self._deleters:
+            refuted = sum(event.results.get(it, 0) for it in REFUTED)
+            self._deleters[event.flow].looked(event.results.get(Result.PROVEN, 0), refuted)
         self.tell(event)
 
     def _count(self, event: Recorded) -> None:

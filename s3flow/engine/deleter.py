@@ -66,6 +66,10 @@ class Deleter:
         self._breaker.recorded(changes)
         self._wake.set()
 
+    def looked(self, proven: int, refuted: int) -> None:
+        """Count copies that were looked at again."""
+        self._breaker.looked(proven, refuted)
+
     def scanned(self) -> None:
         """Look at what a scan that ended has found."""
         self._undue = self._listed = True

@@ -20,7 +20,7 @@ from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import TargetUnavailable
 from s3flow.events import Event, LookedAgain, Recorded, Warned
 from s3flow.model import Outcome, State
-from s3flow.policies import VERIFICATION_FAILED
+from s3flow.policies import VERIFICATION_FAILED, Mode
 from s3flow.records import Scrubbed
 from s3flow.state.sqlite import open_sqlite
 from s3flow.state.store import SqlState
@@ -168,6 +168,19 @@ async def test_a_flow_that_scrubs_ends_when_all_is_moved(tmp_path: Path) -> None
     lab.put(b"one", 10)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.query("SELECT count(*) FROM meta WHERE name LIKE 'scrubbing/%'") == [(1,)]
+
+
+async def test_what_scrubbing_finds_stops_the_deletes_of_a_move(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.change(scrub=0.1, mode=Mode.MOVE, delete_after=DAY)
+    lab.put(b"one", 10)
+    await lab.sync()
+    assert lab.daemon is not None
+    deleter = lab.daemon._deleters["flow"]
+    lab.daemon._emit(LookedAgain("flow", {Result.PROVEN: 99, Result.SOURCE_CHANGED: 50}))
+    assert deleter._breaker.why == ""
+    lab.daemon._emit(LookedAgain("flow", {Result.MISSING: 4, Result.DIFFERS: 4}))
+    assert "8 were not equal" in deleter._breaker.why
 
 
 # --- paces -----------------------------------------------------------------------------------------
