@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 
 from s3flow.engine.probe import Finding, examine
 from s3flow.engine.wiring import RouteMaker, Wiring
-from s3flow.errors import CredentialsMissing
-from s3flow.model import Place
+from s3flow.errors import CredentialsMissing, Refused
+from s3flow.model import Original, Place, Span
 from s3flow.policies import Mode
 from s3flow.stores.crc64 import Crc64Nvme
 from tests.contract.s3_scripted import BUCKET, Answer, Request, scripted
@@ -63,6 +64,30 @@ async def test_keys_that_were_rotated_in_their_file_are_read_anew(
         settings = server.settings(access_key_id=None, secret_access_key=None, profile="mine")
         assert await server.store(settings).delete_object(BUCKET, b"a", etag="")
         assert len(server.requests) == 2
+
+
+async def test_a_store_that_repeats_what_it_was_sent_tells_no_key_of_either_end() -> None:
+    here, there = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+
+    def script(request: Request) -> Answer:
+        keys = [value for name, value in request.headers.items() if name.endswith("-customer-key")]
+        return refused("InvalidArgument", f"these are no keys: {' and '.join(keys)}", 400)
+
+    async with scripted(script) as server:
+        source = server.store(server.settings(name="here", customer_key=here))
+        target = server.store(server.settings(name="there", customer_key=there))
+        original = Original(BUCKET, b"a", "e", 1, "", source.opening)
+        for call in (
+            source.get_object(BUCKET, b"a", etag="e"),
+            target.copy_object(original, BUCKET, b"b", storage_class="", with_tags=True),
+            target.upload_part_copy(original, BUCKET, b"b", "id", 1, Span(0, 1)),
+        ):
+            with pytest.raises(Refused, match="these are no keys") as caught:
+                await call
+            said = f"{caught.value}"
+            assert "***" in said
+            assert here not in said
+            assert there not in said
 
 
 # --- doctor ------------------------------------------------------------------------------------

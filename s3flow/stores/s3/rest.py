@@ -51,6 +51,7 @@ class _Spot(NamedTuple):
     host: str
     path: str
     bare: str
+    region: str
 
 
 class Rest:
@@ -105,7 +106,7 @@ class Rest:
                 return response
             attempts_left -= 1
             failure = await self._failure(call, response)
-            if not attempts_left or not await self._repair(call, failure, credentials):
+            if not attempts_left or not await self._repair(call, failure, credentials, spot.region):
                 raise self.error(call.bucket, failure)
             if not isinstance(body, bytes):
                 raise errors.Transient(
@@ -155,6 +156,9 @@ class Rest:
         if found is None:
             return Failure(call.operation, where, response.status, "", "", response.headers)
         message = self._keyring.redact(found.message)
+        for name, value in call.headers.items():  # of either end: a copy names its source's as well
+            if name.endswith("-customer-key"):
+                message = message.replace(value, "***")
         return Failure(
             call.operation,
             where,
@@ -195,8 +199,10 @@ class Rest:
             return bare._replace(headers={**reason.headers, **bare.headers})
         return reason._replace(operation=call.operation, where=bare.where)
 
-    async def _repair(self, call: Call, failure: Failure, credentials: Credentials) -> bool:
-        """Do what makes the same request worth sending again; False if nothing does."""
+    async def _repair(
+        self, call: Call, failure: Failure, credentials: Credentials, asked: str
+    ) -> bool:
+        """Do what makes the same request, *asked* in a region, worth sending again; False if nothing does."""
         if failure.code in EXPIRED or failure.code in UNKNOWN_KEYS:
             return self._keyring.drop(credentials)
         if not _is_misplaced(failure):
@@ -204,7 +210,8 @@ class Rest:
         region = _named_region(failure)
         if region is None and failure.fields.get("Region") is None and call.method != "HEAD":
             region = _named_region(await self._explain(call, failure))
-        if region is None or region == self.region(call.bucket):
+        # Others that were under way at the same time may have found the region already.
+        if region is None or region == asked:
             return False
         self._move(call.bucket, region)
         return True
@@ -240,6 +247,7 @@ class Rest:
             address.origin.authority,
             address.path,
             address.bare,
+            region,
         )
         self._spots[bucket] = spot
         return spot
