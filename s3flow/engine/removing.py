@@ -110,7 +110,7 @@ class Remover:
         route = self.route
         flow = route.flow
         await selfsame.refuse_selfsame_for_moves(route, bucket)
-        await self._turn(6)
+        await self._turn(12)
         why = "it deletes whatever is there, also what was never copied"
         try:
             guard = await route.source.guard_of(bucket, flow.source.prefix, flow.name)

@@ -226,7 +226,15 @@ def refuses_all(store: Pretender, request: Request) -> Answer:
     return knows_none(store, request)
 
 
-@pytest.mark.parametrize("deletes", [ignores, knows_none, refuses_all])
+def compares_many_alone(store: Pretender, request: Request) -> Answer:
+    """Compare what DeleteObjects names, and delete whatever is there by DeleteObject."""
+    if request.method == "POST" and store.etag.encode() not in request.body:
+        key = request.body.partition(b"<Key>")[2].partition(b"</Key>")[0].decode()
+        return result(refused(key, "PreconditionFailed"))
+    return ignores(store, request)
+
+
+@pytest.mark.parametrize("deletes", [ignores, knows_none, refuses_all, compares_many_alone])
 async def test_a_store_that_does_not_compare_is_found_out(
     deletes: Callable[[Pretender, Request], Answer],
 ) -> None:

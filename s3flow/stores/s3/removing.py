@@ -170,15 +170,18 @@ class Removals:
         known = hashlib.sha256(f"{socket.gethostname()}/{name}".encode()).hexdigest()
         key = prefix + DELETE_PROBE + known[:16].encode()
         is_versioned = False
+        found = Guard.NOT
         try:
-            for guard in (Guard.EACH, Guard.ONE):
+            # Both: also where each of many is compared, one alone or a key that XML spoils goes singly.
+            for guard in (Guard.ONE, Guard.EACH):
                 stored = await self._contents.put_object(
                     bucket, key, _ProbeBody(), _ABOUT, md5=None
                 )
                 is_versioned = is_versioned or stored.version_id is not None
-                if await self._is_kept(bucket, key, stored.etag, guard):
-                    return guard
-            return Guard.NOT
+                if not await self._is_kept(bucket, key, stored.etag, guard):
+                    break
+                found = guard
+            return found
         finally:
             await self._clear(bucket, key, is_versioned=is_versioned)
 
