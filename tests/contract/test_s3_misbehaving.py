@@ -402,6 +402,30 @@ async def test_a_bare_answer_to_head_is_explained_by_the_location(
         assert info.size == 3
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_requests_that_were_under_way_when_the_region_was_found_are_sent_again(
+    method: str,
+) -> None:  # a run that goes on begins with as many requests as it may have at a time
+    def script(request: Request) -> Answer:
+        if signed_region(request) == "eu-central-1":
+            return found()
+        answer = Answer(301) if method == "HEAD" else error(301, "PermanentRedirect")
+        answer.headers = {"x-amz-bucket-region": "eu-central-1"}
+        return answer
+
+    async with scripted(script) as server:
+        store = server.store()
+
+        async def ask() -> None:
+            if method == "GET":
+                assert await drain(await store.get_object(BUCKET, KEY, etag=ETAG)) == b"abc"
+            else:
+                assert await store.head_object(BUCKET, KEY) is not None
+
+        await asyncio.gather(*(ask() for _ in range(8)))
+        assert sum(signed_region(request) == "us-east-1" for request in server.requests) > 1
+
+
 async def test_two_regions_that_name_each_other_do_not_loop() -> None:
     def script(request: Request) -> Answer:
         other = "eu-west-1" if signed_region(request) != "eu-west-1" else "us-east-1"

@@ -40,6 +40,7 @@ class Request:
     status: int = 0  # 0: not answered
     answered: int = 0
     ended: int = 0
+    body: bytes = b""  # of deletes of many: which, and of what versions
 
     @property
     def part(self) -> tuple[str, str, str, str]:
@@ -164,6 +165,11 @@ class _Exchange:
         reader, writer = self.client[0], self.server[1]
         while (head := await _read_head(reader)) is not None:
             request = self.proxy.note(head)
+            if request.kind == "delete_many":
+                try:
+                    request.body = await reader.readexactly(head.length or 0)
+                except (ConnectionError, asyncio.IncompleteReadError):
+                    return False
             delay = self.proxy.delay(request)
             if delay:
                 await asyncio.sleep(delay)
@@ -173,7 +179,7 @@ class _Exchange:
             try:
                 if not refused:
                     _write(writer, self.proxy.rewrite(head.raw))
-                whole = await self._pass_body(head, None if refused else writer)
+                whole = await self._pass_body(head, None if refused else writer, request.body)
             except (ConnectionError, asyncio.IncompleteReadError):
                 whole = False
             if not whole:
@@ -182,13 +188,16 @@ class _Exchange:
                 await self._say_slow_down(request)
         return True
 
-    async def _pass_body(self, head: _Head, writer: asyncio.StreamWriter | None) -> bool:
+    async def _pass_body(
+        self, head: _Head, writer: asyncio.StreamWriter | None, taken: bytes
+    ) -> bool:
         reader = self.client[0]
+        _write(writer, taken)
         if "chunked" in head.headers.get("transfer-encoding", ""):
             return await _relay_chunked(reader, writer)
         if writer is not None:
             await writer.drain()
-        return await _relay(reader, writer, head.length or 0)
+        return await _relay(reader, writer, (head.length or 0) - len(taken))
 
     async def _say_slow_down(self, request: Request) -> None:
         writer = self.client[1]
