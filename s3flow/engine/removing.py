@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -65,6 +67,12 @@ class Remover:
     _guards: dict[str, Guard] = field(default_factory=dict)  # by bucket, once known
     _refused: dict[str, Permanent] = field(default_factory=dict)  # buckets that are not asked again
     _tries: dict[int, int] = field(default_factory=dict)  # of deletes without an outcome, by row
+    _skip: plan.Skip | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # What was young enough to be copied grows too old by waiting: that says nothing.
+        filters = replace(self.route.flow.filters, max_age=None)
+        self._skip = plan.compile_filters(filters, self.route.flow.source.prefix)
 
     async def remove(self, dues: Sequence[Due]) -> Removed:
         """Delete what may be deleted of *dues*. What was done stands in the answer, also with an error."""
@@ -72,20 +80,45 @@ class Remover:
         by_bucket = sorted(dues, key=lambda due: (due.transfer.bucket, due.transfer.key))
         for bucket, some in groupby(by_bucket, key=lambda due: due.transfer.bucket):
             try:
-                await self._of_bucket(bucket, list(some), removed)
+                await self._of_bucket(bucket, self._meant(bucket, list(some), removed), removed)
             except S3flowError as error:
                 removed.error = error
                 break
         return removed
 
+    def _meant(self, bucket: str, dues: list[Due], removed: Removed) -> list[Due]:
+        """Give those that the flow means as it is configured now; what it copied before stays."""
+        flow, skip = self.route.flow, self._skip
+        if any(fnmatch.fnmatchcase(bucket, glob) for glob in flow.exclude_buckets):
+            refusal = DeleteFailed(f"exclude_buckets leaves {bucket} out by now; its copies stay")
+            removed.kept += [_kept(due, refusal) for due in dues]
+            return []
+        now, meant = time.time(), []
+        for due in dues:
+            it = due.transfer
+            if not it.etag:  # a condition without one may be none to the store
+                refusal = DeleteFailed("its listing has no ETag that could be a delete's condition")
+                removed.kept.append(_kept(due, refusal))
+                continue
+            if skip is None:
+                meant.append(due)
+                continue
+            version = Listed(it.key, it.size, it.etag, it.modified, it.storage_class)
+            if reason := skip(version, now):
+                refusal = DeleteFailed(f"the flow's filters leave it out by now: {reason}")
+                removed.kept.append(_kept(due, refusal))
+            else:
+                meant.append(due)
+        return meant
+
     async def _of_bucket(self, bucket: str, dues: list[Due], removed: Removed) -> None:
-        if bucket not in self._guards and bucket not in self._refused:
+        if dues and bucket not in self._guards and bucket not in self._refused:
             try:
                 self._guards[bucket] = await self._find_guard(bucket)
             except Permanent as error:
                 self._refused[bucket] = error
         refusal = self._refused.get(bucket)
-        if refusal is None:
+        if dues and refusal is None:
             try:
                 dues = await self._with_copies(bucket, dues, removed)
             except Permanent as error:  # whoever may not look deletes nothing

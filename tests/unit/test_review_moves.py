@@ -1,0 +1,81 @@
+"""Moves as an enemy sees them: what could take a source away that has no equal copy, or was not meant."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from s3flow.engine import deleter
+from s3flow.model import Filters, Outcome, Place, State
+from s3flow.policies import Mode
+from tests.unit.lab import Lab, store
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setattr(deleter, "LINGER", 0.01)
+    monkeypatch.setattr(deleter, "LOOK_AGAIN", 0.01)
+    return Lab(tmp_path)
+
+
+async def reasons(lab: Lab) -> dict[str, int]:
+    found = [one for one in await lab.totals() if one.state is State.VERIFIED and one.objects]
+    return {one.reason: one.objects for one in found}
+
+
+# --- what the flow means is not what it meant --------------------------------------------------
+
+
+async def test_what_the_filters_leave_out_by_now_is_not_deleted(lab: Lab) -> None:
+    lab.put(b"keep/a", 10)
+    lab.put(b"go/a", 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    lab.change(mode=Mode.MOVE, filters=Filters(exclude=("keep/*",)))
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.DELETED: 1}
+    assert lab.src.keys("from") == [b"keep/a"]
+    assert await reasons(lab) == {"delete_failed": 1}
+    lab.change(filters=Filters())
+    assert await lab.sync() == {Outcome.DELETED: 2}
+    assert lab.differences() == []
+
+
+async def test_what_waited_until_it_is_too_old_to_be_taken_is_deleted_all_the_same(
+    lab: Lab,
+) -> None:
+    lab.put(b"a", 10)
+    lab.change(mode=Mode.MOVE, filters=Filters(max_age=3600.0), delete_after=7200.0)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    lab.change(filters=Filters(max_age=0.0), delete_after=0.0)
+    with contextlib.closing(sqlite3.connect(lab.folder / "state.db")) as db, db:
+        db.execute("UPDATE objects SET due_at = 1")
+    assert await lab.sync() == {Outcome.DELETED: 1}
+
+
+async def test_buckets_that_are_left_out_by_now_are_not_touched(lab: Lab) -> None:
+    for bucket in ("one", "two"):
+        lab.src.put(bucket, b"key", b"bytes")
+        lab.dst.make_bucket(bucket)
+    lab.change(source=Place("src", "[ot][nw][eo]", b""), target=Place("dst", "{bucket}", b""))
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    lab.change(mode=Mode.MOVE, exclude_buckets=("two",))
+    await lab.sync()
+    assert (lab.src.keys("one"), lab.src.keys("two")) == ([], [b"key"])
+
+
+# --- what a condition is worth -------------------------------------------------------------------
+
+
+async def test_what_has_no_etag_is_not_deleted(lab: Lab) -> None:
+    """A store may take a condition without an ETag for none."""
+    lab.source = store("src", "from", with_checksums=True)
+    lab.target = store("dst", "to", with_checksums=True)
+    lab.put(b"a", 10)
+    lab.src.peek("from", b"a").etag = ""  # type: ignore[union-attr]
+    lab.change(mode=Mode.MOVE)
+    await lab.sync()
+    assert lab.src.keys("from") == [b"a"]
+    assert lab.differences() == []
+    assert await reasons(lab) == {"delete_failed": 1}
