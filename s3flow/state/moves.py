@@ -9,7 +9,7 @@ from s3flow.model import Proof
 from s3flow.policies import LOST_METADATA, WEAK_PROOF
 from s3flow.records import Fact
 from s3flow.state.audit import Happened
-from s3flow.state.changes import bucket_names, current, etags
+from s3flow.state.changes import Current, bucket_names, current, etags
 from s3flow.state.steps import Each, Fetch, Steps
 from s3flow.state.totals import Deltas
 from s3flow.state.trail import Trail
@@ -51,21 +51,27 @@ def undue(flow_id: int, more: str) -> Steps[bool]:
 def make_due(flow_id: int, after: int, at: int, more: str) -> Steps[list[int]]:
     """Let the next slice of verified rows with ids over *after* be deleted at *at*; give their ids.
 
-    Those that are proven by their size alone stay for good; of those that stay for a reason, the ones
-    that every start tries again, and those with the reason *more*.
+    Those that are proven by their size alone, or lack metadata, stay for good; of those that stay for
+    a reason, the ones that every start tries again, and those with the reason *more*.
     """
     ids = [row_id for (row_id,) in (yield Fetch(UNDUE_IDS, (flow_id, after, more)))]
     deltas, updates = Deltas(), []
     for row in (yield from current(ids)).values():
-        weak = row.proof in ("", Proof.SIZE)
-        kept = row._replace(reason=WEAK_PROOF if weak else "")
+        kept = row._replace(reason=_for_good(row))
         if kept.line != row.line:
             deltas.count(row.line, -1, -row.size)
             deltas.count(kept.line, 1, row.size)
-        updates.append((0 if weak else at, kept.reason, row.id))
+        updates.append((0 if kept.reason else at, kept.reason, row.id))
     yield Each(SET_DUE, updates)
     yield from deltas.write()
     return ids
+
+
+def _for_good(row: Current) -> str:
+    """Say why a source stays for good, as a worker says it of what it moves; "" if it need not."""
+    if row.proof in ("", Proof.SIZE):
+        return WEAK_PROOF
+    return LOST_METADATA if LOST_METADATA in row.dropped.split(",") else ""
 
 
 def retry_kept(

@@ -9,6 +9,7 @@ import pytest
 
 from s3flow.errors import StateError
 from s3flow.model import Change, Method, Proof, State
+from s3flow.policies import LOST_METADATA
 from s3flow.ports import StateStore
 from s3flow.records import Fact, Hold
 from s3flow.state.address import SqliteAddress
@@ -52,6 +53,22 @@ async def test_what_was_copied_before_is_due_unless_its_size_alone_proves_it(
     due = await again.due(NAME, State.VERIFIED, 5_000, 10)
     assert sorted(it.transfer.key for it in due) == [b"a", b"c", b"d"]
     assert await reasons(again) == {"": 3, "weak_proof": 1}
+
+
+async def test_what_was_copied_before_without_its_metadata_stays(state: StateStore) -> None:
+    await merge(state, found(b"a"), found(b"b"))
+    changes = [
+        Change(it, State.VERIFIED, method="put", proof=Proof.ETAG, target_etag="t")
+        for it in await state.claim(NAME, 2)
+    ]
+    changes[0].dropped = ("content-disposition", LOST_METADATA)
+    changes[1].dropped = ("content-disposition",)
+    await state.save(changes)
+    assert await state.make_due(NAME, 5_000) == 2
+    assert await reasons(state) == {"": 1, LOST_METADATA: 1}
+    [due] = await state.due(NAME, State.VERIFIED, 5_000, 10)
+    assert due.transfer.id == changes[1].transfer.id
+    assert await state.retry(NAME, None) == 0
 
 
 async def test_a_source_that_stays_keeps_its_proof_and_is_tried_again_when_told(
