@@ -1,7 +1,8 @@
 """The certificate: what arrived, object by object, in lines of JSON that a digest closes.
 
-The last line has the number of objects and the SHA-256, in hexadecimal digits, of all lines before
-it with their ends. Keys that are not UTF-8 are in "key_hex" instead of "key".
+The last line has the number of objects, whether all that was to arrive has, and the SHA-256, in
+hexadecimal digits, of all that stands before its `,"sha256":"`, the lines before it with their ends. So
+no word of it can be changed without the digest. Keys that are not UTF-8 are in "key_hex" instead of "key".
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _ARRIVED = (Outcome.VERIFIED, Outcome.DELETED)
 # Objects that a flow's filters leave out, and those that their owner deleted first, need not arrive.
 _LEFT_OUT = {"not_included", "excluded", "storage_class", "too_small", "too_big", "too_young"}
 _LEFT_OUT |= {"too_old", SourceGone.reason}
-_END = '{"objects":'
+_DIGEST = ',"sha256":"'
+
+_NONSENSE = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class Standing(NamedTuple):
@@ -91,9 +94,10 @@ class Certificate:
     def end(self) -> str:
         """Give the last line."""
         counts = {outcome: self.outcomes[outcome] for outcome in Outcome if self.outcomes[outcome]}
-        digest = self._digest.hexdigest()
-        rest = {"outcomes": counts, "complete": self.complete, "sha256": digest}
-        return f"{_END}{self.objects},{_dumps(rest)[1:]}\n"
+        end = {"objects": self.objects, "outcomes": counts, "complete": self.complete}
+        text = _dumps(end)[:-1]
+        self._digest.update(text.encode())
+        return f'{text}{_DIGEST}{self._digest.hexdigest()}"}}\n'
 
     def _object(self, flow: str, it: Record) -> str:
         outcome = OUTCOMES[it.state]
@@ -134,14 +138,16 @@ def check(lines: Iterator[str]) -> Finding:
             digest.update(last.encode())
             objects += 1
         last = line
+    text, _, rest = last.rpartition(_DIGEST)
+    digest.update(text.encode())
     found = digest.hexdigest()
     try:
         end = json.loads(last)
-        noted, count, complete = end["sha256"], end["objects"], bool(end["complete"])
-    except (ValueError, KeyError, TypeError):
+        noted, count, complete = end["sha256"], end["objects"], end["complete"] is True
+    except _NONSENSE:
         return Finding(max(objects, 0), found, complete=False, problem="its end is missing")
     problem = ""
-    if not last.endswith("}\n") or set(end) != {"objects", "outcomes", "complete", "sha256"}:
+    if rest != f'{noted}"}}\n' or set(end) != {"objects", "outcomes", "complete", "sha256"}:
         problem = "its last line is not as it was written"
     elif noted != found:
         problem = f"its lines give the digest {found}, and {noted} was noted"
@@ -153,7 +159,7 @@ def check(lines: Iterator[str]) -> Finding:
 def _problem_of_header(line: str) -> str:
     try:
         form = json.loads(line)["format"]
-    except (ValueError, KeyError, TypeError):
+    except _NONSENSE:
         return "it is no certificate"
     return "" if form == FORMAT else f"it has the format {form!r}, this version reads {FORMAT!r}"
 
