@@ -57,6 +57,7 @@ def upgrade(config: Config = DEFAULT_CONFIG) -> None:
 
 async def _export(settings: Settings, file: Path) -> int:
     from s3flow.commands.output import written
+    from s3flow.state.holds import open_holds
     from s3flow.state.opening import open_state, schema_version
     from s3flow.state.transport import exported
 
@@ -66,8 +67,12 @@ async def _export(settings: Settings, file: Path) -> int:
     # For writing, though nothing is written: what is exported must stand still.
     source = await open_state(address)
     try:
+        holds, kept = open_holds(address), {}
+        for name in sorted({*await source.flow_names(), *(flow.name for flow in settings.flows)}):
+            if (hold := await holds.get(name)) is not None:
+                kept[name] = hold
         with written(file) as out:
-            async for text in exported(source.database):
+            async for text in exported(source.database, kept):
                 out.write(text)
                 rows += text.count("\n")
     finally:
@@ -76,6 +81,7 @@ async def _export(settings: Settings, file: Path) -> int:
 
 
 async def _import(settings: Settings, file: Path) -> dict[str, int]:
+    from s3flow.state.holds import open_holds
     from s3flow.state.opening import open_state
     from s3flow.state.transport import import_state
 
@@ -84,9 +90,10 @@ async def _import(settings: Settings, file: Path) -> dict[str, int]:
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     with lines:
-        target = await open_state(settings.daemon.state_address, partial=True)
+        address = settings.daemon.state_address
+        target = await open_state(address, partial=True)
         try:
-            return await import_state(target.database, lines)
+            return await import_state(target.database, lines, open_holds(address).put)
         except UnicodeDecodeError as error:
             raise ConfigError(f"{file} is no export of a state: it is not UTF-8") from error
         finally:

@@ -11,13 +11,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from s3flow import __version__
 from s3flow.errors import StateError
+from s3flow.records import Hold
 from s3flow.state import audit, sql
+from s3flow.state.holds import as_text, from_text
 from s3flow.state.queries import Database, fetch
 from s3flow.state.steps import Bulk, Execute, Steps
 
@@ -40,6 +50,8 @@ class Table(NamedTuple):
     groups: str = ""
 
 
+HELD = "hold/"  # a flow's deletes: kept in meta by MySQL's states, and beside SQLite's
+_HOLDS = "SELECT name, value FROM meta WHERE name LIKE ?"
 _NAMED = (
     " WHERE flow_id IN (SELECT id FROM flows WHERE name IS NOT NULL)"  # the others are forgotten
 )
@@ -134,8 +146,8 @@ _NAMES = {column: {code: name for name, code in codes.items()} for column, codes
 # --- out --------------------------------------------------------------------------------------
 
 
-async def exported(database: Database) -> AsyncIterator[str]:
-    """Give the whole state in pieces of some lines."""
+async def exported(database: Database, holds: Mapping[str, Hold]) -> AsyncIterator[str]:
+    """Give the whole state in pieces of some lines, with the *holds* on flows' deletes."""
     digest, count = sha256(), 0
     tables = {table.name: table.columns for table in TABLES}
     head = {"format": FORMAT, "by": f"s3flow {__version__}", "tables": tables}
@@ -143,13 +155,19 @@ async def exported(database: Database) -> AsyncIterator[str]:
     digest.update(text.encode())
     yield text
     for table in TABLES:
-        async for rows in _pages(database, table):
+        async for found in _pages(database, table):
+            rows = _with_holds(found, holds) if table.name == "meta" else found
             shape = _shaper(table)
             text = "".join([f"{_dumps([table.name, *shape(row)])}\n" for row in rows])
             digest.update(text.encode())
             count += len(rows)
             yield text
     yield _dumps(["end", count, digest.hexdigest()]) + "\n"
+
+
+def _with_holds(rows: Sequence[Row], holds: Mapping[str, Hold]) -> Sequence[Row]:
+    kept = [row for row in rows if not row[0].startswith(HELD)]
+    return [*kept, *((HELD + flow, as_text(hold)) for flow, hold in holds.items())]
 
 
 async def _pages(database: Database, table: Table) -> AsyncIterator[Sequence[Row]]:
@@ -209,8 +227,10 @@ class BadExport(StateError):
     reason = "bad_export"
 
 
-async def import_state(database: Database, lines: Iterator[str]) -> dict[str, int]:
-    """Fill an empty state; give how many rows each table got.
+async def import_state(
+    database: Database, lines: Iterator[str], hold: Callable[[str, Hold], Awaitable[None]]
+) -> dict[str, int]:
+    """Fill an empty state; give how many rows each table got. *hold* is told whose deletes are held.
 
     Until the last line was found right, the state is marked and nobody opens it; a later import starts
     over. Raises `BadExport`, and `StateError` where the state is not empty.
@@ -229,6 +249,12 @@ async def import_state(database: Database, lines: Iterator[str]) -> dict[str, in
         insert = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {{rows}}"  # noqa: S608
         await database.write(lambda: _bulk(insert, rows))  # noqa: B023
     await _compare_totals(database, {line: (totals[line], sizes[line]) for line in totals})
+    for name, text in await database.read(lambda: fetch(_HOLDS, f"{HELD}%")):
+        await database.write(lambda: _execute(sql.DROP_META, name))  # noqa: B023
+        flow = name.removeprefix(HELD)
+        if not flow or not set(flow).isdisjoint("/\0"):  # it may become a file's name
+            raise BadExport(f"it holds the deletes of {flow[:80]!r}, which is no flow's name")
+        await hold(flow, from_text(text, "an export of a state"))
     await database.write(lambda: _execute(sql.DROP_META, "importing"))
     return dict(counts)
 

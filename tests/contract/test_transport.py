@@ -12,9 +12,11 @@ import pytest
 
 from s3flow.errors import StateError
 from s3flow.model import Change, PageChanges, Sample, State, Verdict
+from s3flow.records import Hold
 from s3flow.state import sql, transport
 from s3flow.state.address import StateAddress
 from s3flow.state.audit import Check
+from s3flow.state.holds import open_holds
 from s3flow.state.opening import open_state, schema_version
 from s3flow.state.queries import fetch
 from s3flow.state.steps import Bulk, Steps
@@ -87,13 +89,41 @@ async def filled(home: Home) -> None:
 
 async def export(address: StateAddress) -> list[str]:
     async with opened(address) as state:
-        text = "".join([piece async for piece in exported(state.database)])
+        hold = await open_holds(address).get("documents")
+        held = {} if hold is None else {"documents": hold}
+        text = "".join([piece async for piece in exported(state.database, held)])
     return text.splitlines(keepends=True)
 
 
 async def bring(address: StateAddress, lines: list[str]) -> dict[str, int]:
     async with opened(address, partial=True) as state:
-        return await import_state(state.database, iter(lines))
+        return await import_state(state.database, iter(lines), open_holds(address).put)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mysql"])
+async def test_deletes_that_are_held_stay_held(home: Home, make: Make, kind: str) -> None:
+    await filled(home)
+    hold = Hold("too many were gone", 1_700_000_000.5, tripped=True)
+    await open_holds(home.address).put("documents", hold)
+    there = make(kind)
+    await bring(there, await export(home.address))
+    assert await open_holds(there).get("documents") == hold
+    back = make("mysql")
+    await bring(back, await export(there))
+    assert await open_holds(back).get("documents") == hold
+    assert await open_holds(there).drop("documents")
+    assert await open_holds(there).get("documents") is None
+
+
+@pytest.mark.parametrize("flow", ["", "../x", "a/b", "a\0b"])
+async def test_no_file_is_made_by_names_that_flows_cannot_have(
+    home: Home, make: Make, flow: str
+) -> None:
+    await filled(home)
+    lines = await export(home.address)
+    row = json.dumps(["meta", f"hold/{flow}", "{}"]) + "\n"
+    with pytest.raises(BadExport, match="no flow's name"):
+        await bring(make("sqlite"), closed([lines[0], row, *lines[1:-1]]))
 
 
 @pytest.mark.parametrize("way", [("sqlite", "sqlite"), ("mysql", "sqlite"), ("sqlite", "mysql")])
@@ -164,7 +194,7 @@ async def test_an_import_that_was_cut_off_is_opened_by_nobody(
 
     async with opened(address, partial=True) as state:
         with pytest.raises(StateError, match="the disk is gone"):
-            await import_state(state.database, broken())
+            await import_state(state.database, broken(), open_holds(address).put)
         assert await state.database.read(lambda: fetch("SELECT count(*) FROM objects"))
     for read_only in (False, True):
         with pytest.raises(StateError, match="import` again"):
@@ -242,11 +272,12 @@ async def test_a_file_that_was_made_up_is_refused_in_words(
             spoilt = json.dumps([*row[:place], bad, *row[place + 1 :]]) + "\n"
             files.append([*lines[:at], spoilt, *lines[at + 1 :]])
     refused = 0
-    async with opened(make(kind), partial=True) as state:
+    address = make(kind)
+    async with opened(address, partial=True) as state:
         for file in files:
             await state.database.write(lambda: _rows(sql.SET_META, ("importing", "1")))
             try:
-                await import_state(state.database, iter(closed(file)))
+                await import_state(state.database, iter(closed(file)), open_holds(address).put)
             except StateError:
                 refused += 1
     assert refused > len(files) / 2
