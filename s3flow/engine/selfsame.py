@@ -12,6 +12,7 @@ from s3flow.model import Attributes, Listed, ObjectInfo
 from s3flow.policies import DELETE_PROBE
 
 LOOKS = 3  # objects that must be the same ones on both sides
+_IN_FOLDERS = b"s3flow-probe-"  # the names that DELETE_PROBE begins are for unfinished files there
 _PLAIN = Attributes({}, {}, "STANDARD", 0)
 
 
@@ -60,22 +61,31 @@ async def refuse_selfsame(route: Route, bucket: str, entries: Sequence[Listed]) 
 async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
     """Raise `SameObject` if a move from *bucket* would delete what it has just written.
 
-    By an alias, an access point or another URL one bucket has two names, and what is deleted by one
-    of them is gone by the other. So an object is written at the target, and looked for at the source.
+    By an alias, an access point or another URL one bucket has two names, and a folder has a second one
+    where a gateway serves it: what is deleted by one of them is gone by the other. So an object is
+    written at the target, and looked for at the source.
     """
     flow, target = route.flow, route.target
     read, written = flow.source.prefix, flow.target.prefix
-    if not target.limits.etags or not (read.startswith(written) or written.startswith(read)):
-        return  # a folder; or two places of which neither is in the other, whatever bucket it is
     there = plan.target_bucket(flow, bucket)
-    # Within what the source lists: the permissions of the flow show it there for certain.
-    # By the name of what tries how deletes are done: no flow takes it for an object of its own.
-    key = max(read, written, key=len) + DELETE_PROBE + os.urandom(8).hex().encode()
-    stored = await target.put_object(there, key, _Mark(key), _PLAIN, md5=None)
+    name = os.urandom(8).hex().encode()
+    if not target.limits.etags:
+        key = read + _IN_FOLDERS + name
+        place = plan.target_key(flow, key)
+    elif read.startswith(written) or written.startswith(read):
+        # Within what the source lists: the permissions of the flow show it there for certain.
+        # By the name of what tries how deletes are done: no flow takes it for an object of its own.
+        key = place = max(read, written, key=len) + DELETE_PROBE + name
+    else:
+        return  # two places of which neither is in the other, whatever bucket it is
+    stored = await target.put_object(there, place, _Mark(key), _PLAIN, md5=None)
     try:
+        [error] = await target.settle([stored])  # files have no name before
+        if error is not None:
+            raise error
         page = await route.source.list_page(bucket, key, b"")
     finally:
-        await target.discard(there, key, stored)
+        await target.discard(there, place, stored)
     if any(entry.key == key and entry.size == len(key) for entry in page.entries):
         raise SameObject(
             f"{flow.source} and {flow.target} are the same objects: what was written to {there} by "

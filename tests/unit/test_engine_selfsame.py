@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +19,10 @@ from s3flow.events import BucketFailed
 from s3flow.model import Outcome, Place
 from s3flow.policies import Mode
 from s3flow.stores.crc64 import Crc64Nvme
+from s3flow.stores.local import LocalStore
+from s3flow.stores.local.paths import ROOT_MARK
 from s3flow.stores.memory import MemoryStore
-from tests.faults import Recording
+from tests.faults import Call, Faulty, Recording
 from tests.unit.lab import QUICK, Lab, store
 
 
@@ -59,6 +63,59 @@ async def test_a_move_onto_itself_is_refused_at_the_start_with_both_names(
     assert str(lab.flow.target) in failed.message
     assert lab.src.keys("from") == before  # and the probe is gone
     assert [call.method for call in lab.source.calls if call.method == "delete_object"] == []
+
+
+class Gateway(Faulty):
+    """Serves a folder: each bucket is one in it, and each file below an object."""
+
+    def __init__(self, inner: MemoryStore, folder: Path) -> None:
+        super().__init__(inner)
+        self.folder = folder
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "list_page":
+            bucket, prefix, after = call.args
+            root = self.folder / bucket
+            files = {str(it.relative_to(root)).encode(): it for it in root.rglob("*")}
+            for key in sorted(files):
+                if key.startswith(prefix) and key > after and files[key].is_file():
+                    self.inner.put(bucket, key, files[key].read_bytes())
+        return await go()
+
+
+@pytest.mark.parametrize(("source", "target"), [("", ""), ("a/", "a/")])
+async def test_a_move_from_a_gateway_into_the_folder_behind_it_is_refused(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    folder = tmp_path / "served"
+    (folder / "from" / "a").mkdir(parents=True)
+    (folder / "from" / "a" / "x").write_bytes(b"the only bytes")
+    lab = Lab(tmp_path, Gateway(store("src", "from"), folder), LocalStore("nas", folder))
+    lab.change(
+        mode=Mode.MOVE,
+        source=Place("src", "from", source.encode()),
+        target=Place("nas", "from", target.encode()),
+    )
+    lab.source.inner.put("from", b"a/x", b"the only bytes")
+    assert await lab.sync() == {}
+    [failed] = lab.of(BucketFailed)
+    assert failed.reason == SameObject.reason
+    assert (folder / "from" / "a" / "x").read_bytes() == b"the only bytes"
+    assert [it.name for it in (folder / "from").rglob("*")] == ["a", "x"]  # the probe is gone
+    await lab.target.close()
+
+
+async def test_a_move_to_a_folder_leaves_no_probe(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    lab = Lab(tmp_path, target=LocalStore("nas", folder))
+    lab.change(mode=Mode.MOVE, target=Place("nas", "", b"here/"), rewrite=(("in/", "out/"),))
+    data = lab.put(b"in/x", 100)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    found = {str(it.relative_to(folder)) for it in folder.rglob("*") if it.is_file()}
+    assert found - {ROOT_MARK.decode()} == {"here/out/x"}
+    assert (folder / "here/out/x").read_bytes() == data
+    await lab.target.close()
 
 
 async def test_two_places_of_one_bucket_are_no_trouble(tmp_path: Path) -> None:
