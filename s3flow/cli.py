@@ -235,7 +235,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Check the configuration, and each endpoint, bucket and permission with real requests."""
-    from s3flow.process import Ending
+    from s3flow.process import Ending, end_as_by_a_key
     from s3flow.rehearsal import examine_flows
 
     settings, flows = load_and_log(config, flow)
@@ -253,6 +253,7 @@ def doctor(
                 typer.echo(f"      to do: {finding.remedy}")
         return healthy
 
+    end_as_by_a_key()  # probes are written
     healthy = run_async(main())
     if policies:
         from s3flow.config.permissions import as_text

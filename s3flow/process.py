@@ -37,6 +37,11 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(main)
 
 
+def end_as_by_a_key() -> None:
+    """Let SIGTERM end this command as Ctrl-C does: what was begun is cleaned up first."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def allow_open_files() -> None:
     """Take as many open files as the system grants without being asked twice.
 

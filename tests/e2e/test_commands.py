@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import queue
 import re
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 from tests.e2e.conftest import Stage, staged
 from tests.e2e.content import digests_of_folder
 from tests.e2e.gaps import need
-from tests.e2e.program import HANG, Program, document
+from tests.e2e.program import HANG, Program, Running, document
+from tests.e2e.proxy import Request
 from tests.servers import Account, Server, make_bucket, ministack
 
 COMMANDS = (
@@ -239,6 +241,30 @@ def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(stage: Stage) -> N
     assert stage.theirs.list_objects_v2(Bucket=stage.target)["KeyCount"] == 0
     assert stage.theirs.list_multipart_uploads(Bucket=stage.target).get("Uploads", []) == []
     assert digests_of_folder(stage.nas) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["put", "create_upload", "upload_part", "put_copy"])
+def test_an_interrupted_doctor_leaves_nothing_behind(
+    stage: Stage, number: signal.Signals, kind: str
+) -> None:
+    started = queue.SimpleQueue[Running]()
+
+    def interrupt(request: Request) -> float:
+        if request.kind != kind:
+            return 0.0
+        started.get(timeout=HANG).process.send_signal(number)
+        proxy.delay = lambda request: 0.0
+        return 0.3  # seconds in which it could leave before it knows what it wrote
+
+    stage.put("a")
+    proxy = stage.proxy(delay=interrupt)
+    running = stage.program({"method": "server-first"}).start("doctor")
+    started.put(running)
+    assert running.process.wait(HANG) == 128 + signal.SIGINT
+    assert "Traceback" not in running.err.read_text()
+    assert stage.theirs.list_objects_v2(Bucket=stage.target)["KeyCount"] == 0
+    assert stage.theirs.list_multipart_uploads(Bucket=stage.target).get("Uploads", []) == []
 
 
 def test_doctor_names_a_missing_bucket_and_folder(stage: Stage) -> None:
