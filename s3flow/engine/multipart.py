@@ -52,6 +52,7 @@ class OpenUpload:
     done: dict[int, Part] = field(default_factory=dict)
     proofs: dict[int, Proof] = field(default_factory=dict)
     crcs: dict[int, bytes] = field(default_factory=dict)
+    crc: bytes = b""  # of the whole, once all of it has passed here
 
     @property
     def upload_id(self) -> str:
@@ -207,7 +208,8 @@ async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -
             forget(route, upload.transfer)
             raise
     proof = await _multipart_proof(upload, stored)
-    return Copied(way.method, proof, stored, dropped, info.version_id)
+    told = verify.file_sum(upload.crc) if upload.crc and not route.target.limits.etags else ""
+    return Copied(way.method, proof, stored, dropped, info.version_id, told)
 
 
 def _hashes_md5(route: Route, info: ObjectInfo, layout: plan.Layout) -> bool:
@@ -317,7 +319,7 @@ async def _multipart_proof(upload: OpenUpload, stored: Stored) -> Proof:
     route, parts = upload.route, upload.layout.parts
     passed: dict[str, bytes] = {}
     if len(upload.crcs) == parts:
-        passed[verify.CRC64] = _combined_crc(upload)
+        passed[verify.CRC64] = upload.crc = _combined_crc(upload)
     proof = await verify.confirm(route, upload.transfer, upload.info, stored, passed)
     if proof is not Proof.SIZE or not route.target.limits.etags:
         return proof

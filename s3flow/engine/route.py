@@ -101,13 +101,17 @@ class Route:
 
 @dataclass(slots=True)
 class Copied:
-    """A transfer whose bytes the target has taken, with the proof that they are the right ones."""
+    """A transfer whose bytes the target has taken, with the proof that they are the right ones.
+
+    *told* names the bytes at targets without ETags: what `verify.file_sum` gives.
+    """
 
     method: Method
     proof: Proof
     stored: Stored
     dropped: tuple[str, ...]
     version_id: str | None  # the source's
+    told: str = ""
 
 
 def wrong_size(transfer: Transfer, size: int) -> BadAnswer:

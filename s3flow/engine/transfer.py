@@ -48,5 +48,7 @@ async def _put(route: Route, transfer: Transfer) -> Copied:
         finally:
             body.close()
     route.emit(BytesMoved(route.flow.name, transfer.size))
-    proof = await verify.confirm(route, transfer, info, stored, hashing.digests())
-    return Copied(Method.PUT, proof, stored, dropped, info.version_id)
+    passed = hashing.digests()
+    proof = await verify.confirm(route, transfer, info, stored, passed)
+    told = "" if limits.etags else verify.file_sum(passed[verify.CRC64])
+    return Copied(Method.PUT, proof, stored, dropped, info.version_id, told)

@@ -31,6 +31,7 @@ from s3flow.ports import Body, Digest
 
 MD5 = "md5"
 CRC64 = "crc64nvme"
+REMOVED = "; the copy was removed"
 KEYED = {"aws:kms", "aws:kms:dsse", "customer"}  # their ETags are no digests of the bytes
 
 
@@ -134,6 +135,11 @@ def _by_etag(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> P
     return Proof.MD5
 
 
+def file_sum(crc64: bytes) -> str:
+    """Give what is recorded of a file in the place of an ETag: it can be hashed again at any time."""
+    return f"{CRC64}:{base64.b64encode(crc64).decode()}"
+
+
 def check_part(part: Part, passed: Mapping[str, bytes]) -> Proof | None:
     """Compare what the target says of a part with the bytes that passed. Raises `Corrupted`."""
     if part.checksum and CRC64 in passed:
@@ -168,9 +174,8 @@ async def confirm(
         if proof is Proof.SIZE and not route.target.limits.etags:
             proof = await _file_proof(route, transfer, info)
     except Corrupted as error:
-        bucket, key = route.destination(transfer)
-        await route.target.discard(bucket, key, stored)
-        raise Corrupted(f"{object_name(transfer)}: {error}; the copy was removed") from error
+        left = await remove(route, *route.destination(transfer), stored)
+        raise Corrupted(f"{object_name(transfer)}: {error}{left or REMOVED}") from error
     return proof
 
 
@@ -231,12 +236,12 @@ async def same_version(route: Route, transfer: Transfer, stored: Stored) -> Obje
     info = await route.source.head_object(transfer.bucket, transfer.key)
     if info is not None and info.etag == transfer.etag:
         return info
-    await route.target.discard(*route.destination(transfer), stored)
+    left = await remove(route, *route.destination(transfer), stored)
     if info is None:
-        raise SourceGone(f"{object_name(transfer)} was deleted while the store copied it")
+        raise SourceGone(f"{object_name(transfer)} was deleted while the store copied it{left}")
     raise SourceChanged(
         f"{object_name(transfer)} changed while the store copied it "
-        f"(etag {transfer.etag} -> {info.etag}); the copy was removed"
+        f"(etag {transfer.etag} -> {info.etag}){left or REMOVED}"
     )
 
 
@@ -293,7 +298,7 @@ async def is_readable(route: Route, bucket: str, key: bytes) -> bool:
 async def remove(route: Route, bucket: str, key: bytes, stored: Stored) -> str:
     """Remove a copy as its owner, or as its bucket's; say what is in the way if neither may."""
     left = ""
-    for store in (route.copier or route.target, route.target):
+    for store in dict.fromkeys((route.copier or route.target, route.target)):
         try:
             await store.discard(bucket, key, stored)
         except (AccessDenied, Refused) as error:

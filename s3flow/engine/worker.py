@@ -143,7 +143,7 @@ class Worker:
             State.VERIFIED,
             method=copied.method,
             proof=copied.proof,
-            target_etag=copied.stored.etag,
+            target_etag=copied.stored.etag or copied.told,
             attempts=transfer.attempts + 1,
             dropped=copied.dropped,
             version_id=copied.version_id or "",
