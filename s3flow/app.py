@@ -9,7 +9,7 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ from s3flow.stores.s3 import S3Settings
 
 if TYPE_CHECKING:
     from s3flow.crew.crew import Post
+    from s3flow.engine.tariff import Tariff
 
 # Bytes that one body in flight takes at most, measured: 256 KiB to receive into, and what TLS keeps
 # on both sides. Bodies up to 64 KiB take next to nothing and are not counted.
@@ -229,6 +230,7 @@ class Work:
                 crew=crew,
                 holds=holds,
                 wishes=open_wishes(kept.state_address),
+                tariffs=self._tariffs(wirings),
             )
             side = [*show, *listen, *keep, board.run(), _supervised(board), watch_for_blocks(tell)]
             side.append(self._end_patience(state))
@@ -243,6 +245,13 @@ class Work:
             ending = self._ending(daemon, board.last)
             self.report = await reporter.close(self._end(ending, board.last), tell)
             return ending, board.last
+
+    def _tariffs(self, wirings: Sequence[Wiring]) -> Mapping[str, Tariff]:
+        if not any(flow.max_cost for flow in self.flows):
+            return {}
+        from s3flow import pricing
+
+        return pricing.tariffs(self.settings, wirings)
 
     async def _turn(
         self, daemon: Daemon, board: Board, beside: Sequence[Coroutine[Any, Any, None]]
@@ -381,4 +390,5 @@ class Work:
             return Ending.DONE
         failed = any(one.objects.failed or _stuck(one) for one in snapshots)
         scans = any(flow.scan_failed for flow in daemon.flows.values())
-        return Ending.SOME_FAILED if failed or scans else Ending.DONE
+        spent = any(purse.is_blocked for purse in daemon.purses.values())
+        return Ending.SOME_FAILED if failed or scans or spent else Ending.DONE

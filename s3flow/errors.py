@@ -190,6 +190,12 @@ class CredentialsMissing(Blocked):
     reason = "credentials_missing"
 
 
+class CostReached(Blocked):
+    """What comes next would let the flow spend more than its `max_cost`: it waits for a person."""
+
+    reason = "max_cost"
+
+
 # --- final for this object version -----------------------------------------------------------
 
 

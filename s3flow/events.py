@@ -113,7 +113,10 @@ class ThrottleChanged(NamedTuple):
 
 
 class FlowBlocked(NamedTuple):
-    """Everything of this flow would fail now; it waits and looks again every *retry_after* seconds."""
+    """Everything of this flow would fail now; it waits and looks again every *retry_after* seconds.
+
+    0: it waits for a person.
+    """
 
     flow: str
     reason: str

@@ -97,6 +97,18 @@ class Spent(NamedTuple):
     first_at: int  # milliseconds since the epoch; 0: nothing was
 
 
+class Spending(NamedTuple):
+    """What a flow with a `max_cost` has spent, in millionths of a millionth of the currency.
+
+    *aside* is kept for transfers of what is being restored. *bound* is what all of it may come to
+    until this is noted again: what counts after a crash.
+    """
+
+    spent: int
+    aside: int
+    bound: int
+
+
 class Hold(NamedTuple):
     """Why no source of a flow is deleted, and since when (epoch); *tripped*: no person said so."""
 

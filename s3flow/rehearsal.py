@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from s3flow import pricing
 from s3flow.app import pace, wired
 from s3flow.config import S3Endpoint, Settings
-from s3flow.config.prices import prices_of
-from s3flow.engine import plan
-from s3flow.engine.costs import Egress, End, Prices, Terms, assumptions, egress_between, estimate
+from s3flow.engine.costs import Egress, assumptions, estimate
 from s3flow.engine.preview import NothingKnown, Preview, preview
 from s3flow.engine.probe import Finding, examine
 from s3flow.engine.retry import Backoff
@@ -21,7 +20,6 @@ from s3flow.model import Flow
 from s3flow.observe.plans import FlowPlan
 from s3flow.operations import known_state
 from s3flow.stores.crc64 import Crc64Nvme
-from s3flow.stores.s3 import S3Store
 
 
 def _ignore(event: Event) -> None:
@@ -53,55 +51,23 @@ async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Flo
 async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
     """Price what a preview has seen, by the settings and by where the buckets are."""
     flow, limits, common = wiring.flow, wiring.target.limits, settings.prices
-    source = _prices(settings, flow.source.endpoint, wiring.source.service)
-    target = _prices(settings, flow.target.endpoint, wiring.target.service)
-    end = settings.endpoints[flow.source.endpoint]
-    own = end.prices.egress if isinstance(end, S3Endpoint) else None
-    border, said = own or common.egress, []
+    source, target = pricing.prices_at_both_ends(settings, wiring)
+    border, said = pricing.border_of(settings, flow), []
     if not source.is_free or not target.is_free:
         said.append(f"prices are those of {common.dated}; see [prices]")
     buckets = {kind.bucket for kind in seen.work.amounts}
     if border == "auto":
-        egress, unsure = await borders(wiring, sorted(buckets))
+        egress, unsure = await pricing.borders(wiring, sorted(buckets))
         said += unsure
     else:
         egress = dict.fromkeys(buckets, Egress(border))
-    terms = Terms(source, target, egress, flow.restore_tier.value, flow.restore_days)
+    terms = pricing.terms_of(settings, wiring, egress)
     for name, prices in ((flow.source.endpoint, source), (flow.target.endpoint, target)):
         if prices.is_free and isinstance(settings.endpoints[name], S3Endpoint):
             said.append(f"{name} charges nothing; else set endpoints.{name}.prices")
     said += assumptions(flow, limits, seen.work, terms)
     counted = {verdict: (count, seen.bytes[verdict]) for verdict, count in seen.objects.items()}
     return FlowPlan(counted, estimate(flow, limits, seen.work, terms), common.currency, said)
-
-
-def _prices(settings: Settings, name: str, service: str) -> Prices:
-    endpoint = settings.endpoints[name]
-    if not isinstance(endpoint, S3Endpoint):
-        return Prices()
-    return prices_of(settings.prices, endpoint.prices, is_aws=service.startswith("aws:"))
-
-
-async def borders(
-    wiring: Wiring, buckets: Sequence[str]
-) -> tuple[dict[str, Egress], Sequence[str]]:
-    """Say by source bucket which border its bytes cross, and where that could not be found out."""
-    flow, source, target = wiring.flow, wiring.source, wiring.target
-    if not isinstance(source, S3Store) or not isinstance(target, S3Store):
-        return dict.fromkeys(buckets, Egress.INTERNET), []
-    found, unsure = {}, []
-    for bucket in buckets:
-        there = plan.target_bucket(flow, bucket)
-        if source.service == target.service and source.service.startswith("aws:"):
-            try:  # the first answer tells
-                await target.find(there, [b"s3flow"])
-            except S3flowError as error:
-                region = target.region(there)
-                unsure.append(f"{there} is in {region}, though it does not say so ({error.reason})")
-        found[bucket] = egress_between(
-            End(source.service, source.region(bucket)), End(target.service, target.region(there))
-        )
-    return found, unsure
 
 
 async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[Finding]:

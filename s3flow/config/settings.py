@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from s3flow.config.dsn import parse_state
 from s3flow.config.places import endpoint_of, is_pattern, parse_source, parse_target
-from s3flow.config.prices import EndpointPrices, PriceSettings
+from s3flow.config.prices import EndpointPrices, Money, PriceSettings
 from s3flow.config.units import (
     DailyShare,
     Duration,
@@ -258,6 +258,7 @@ class FlowSettings(_Table):
     max_restores: Annotated[Whole, Field(ge=1, le=100_000)] = 100
     restore_objects_per_day: Annotated[Whole, Field(ge=0)] = 0
     restore_bytes_per_day: Size = 0
+    max_cost: Money = 0.0
 
 
 class Settings(BaseSettings):
@@ -360,6 +361,8 @@ class Settings(BaseSettings):
             max_restores=flow.max_restores,
             restore_objects_per_day=flow.restore_objects_per_day,
             restore_bytes_per_day=flow.restore_bytes_per_day,
+            max_cost=flow.max_cost,
+            currency=self.prices.currency,
         )
 
     def flow_specs(self) -> list[Flow]:

@@ -186,6 +186,42 @@ def estimate(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Estima
     return Estimate(work.objects, work.bytes, lines, terms.tier, restoring)
 
 
+class Rate(NamedTuple):
+    """What one object of a kind costs: by itself, and by its parts, bytes and `Amount.early`."""
+
+    object: float
+    part: float
+    byte: float
+    early: float
+
+    def of(self, amount: Amount) -> float:
+        """Price some of the kind."""
+        return (
+            self.object * amount.objects
+            + self.part * amount.parts
+            + self.byte * amount.bytes
+            + self.early * amount.early
+        )
+
+
+def rate(flow: Flow, limits: Limits, kind: Kind, terms: Terms, *, in_parts: bool) -> Rate:
+    """Give what `estimate` makes of a kind, which is linear but for whether there are parts."""
+
+    def total(amount: Amount) -> float:
+        return estimate(flow, limits, Workload(amounts={kind: amount}), terms).total
+
+    parts = int(in_parts)
+    once = total(Amount(objects=1, parts=parts))
+    part = total(Amount(objects=1, parts=2)) - once if in_parts else 0.0
+    months = GIB * DAY * _MONTH
+    return Rate(
+        once - parts * part,
+        part,
+        total(Amount(bytes=GIB)) / GIB,
+        total(Amount(early=months)) / months,
+    )
+
+
 def _rank(each: tuple[tuple[str, str, Unit, float], float]) -> tuple[int, str]:
     what, of, *_ = each[0]
     return _ORDER.index(what), of

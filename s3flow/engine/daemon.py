@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from s3flow.engine.deleter import Deleter
@@ -13,12 +13,14 @@ from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
 from s3flow.engine.flow import Crew, OwnHands, RunningFlow, Side
 from s3flow.engine.holding import OwnHolds
+from s3flow.engine.purse import Purse
 from s3flow.engine.recorder import Recorder, unsettled_change
 from s3flow.engine.restorer import Restorer
 from s3flow.engine.reverify import REFUTED, Result
 from s3flow.engine.route import Route
 from s3flow.engine.scrub import Scrubber
 from s3flow.engine.survey import Survey
+from s3flow.engine.tariff import Tariff
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.wiring import Pace, RouteMaker, Wiring, decided_at_start
 from s3flow.errors import StateError
@@ -53,6 +55,8 @@ class Daemon:
     crew: Crew = field(default_factory=OwnHands)
     holds: Holds = field(default_factory=OwnHolds)
     wishes: Wishes | None = None
+    tariffs: Mapping[str, Tariff] = field(default_factory=dict)  # of flows with a `max_cost`
+    purses: dict[str, Purse] = field(default_factory=dict)
     flows: dict[str, RunningFlow] = field(default_factory=dict)
     _deleters: dict[str, Deleter] = field(default_factory=dict)  # of flows that move
     _restorers: dict[str, Restorer] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class Daemon:
             await self._take_samples()
             for task in side:
                 task.cancel()
+        await self._close_purses()
 
     async def scan(self) -> None:
         """Walk every source once, recording what is found; transfers nothing."""
@@ -82,6 +87,13 @@ class Daemon:
         for flow in self.flows.values():
             if not self.stop.is_set():
                 await flow.inventory()
+        await self._close_purses()
+
+    async def _close_purses(self) -> None:
+        for purse in self.purses.values():
+            # What is not noted is counted as spent.
+            with contextlib.suppress(StateError):
+                await purse.close()
 
     async def _prepare(self, recorder: Recorder) -> None:
         make = RouteMaker(self.pace, self.crc64, self._emit, self.stop)
@@ -105,13 +117,19 @@ class Daemon:
 
     async def _running(self, route: Route, recorder: Recorder) -> RunningFlow:
         name = route.flow.name
-        feed = Feed(self.state, name, self.stop, recorder.flush)
+        purse = await self._purse(route)
+        feed = Feed(self.state, name, self.stop, recorder.flush, purse)
+        survey = Survey(route, self.pace.backoff)
+        discovery = Discovery(survey, self.state, feed.wake)
+        if purse is not None:
+            purse.wake = feed.wake
+            survey.pay_page, discovery.pay_look = purse.pay_page, purse.pay_look
         samples = await self.state.samples(name)
         blockade = Blockade(name, self.pace.block_retry, self._emit, self.stop)
         return RunningFlow(
             route=route,
             feed=feed,
-            discovery=Discovery(Survey(route, self.pace.backoff), self.state, feed.wake),
+            discovery=discovery,
             recorder=recorder,
             blockade=blockade,
             backoff=self.pace.backoff,
@@ -122,13 +140,29 @@ class Daemon:
             wishes=self.wishes,
         )
 
+    async def _purse(self, route: Route) -> Purse | None:
+        """Give what pays for a flow, if it may not spend what it likes."""
+        flow = route.flow
+        if flow.name not in self.tariffs:
+            return None
+        purse = Purse(flow, self.state, self.tariffs[flow.name], self._emit, self.stop)
+        await purse.open()
+        self.purses[flow.name] = purse
+        return purse
+
     def _sides(
         self, route: Route, feed: Feed, recorder: Recorder, blockade: Blockade
     ) -> list[Side]:
         """Make what a flow has to do besides moving."""
         pace = self.pace
         restorer = Restorer(
-            route, self.state, recorder, pace.backoff, pace.block_retry, blockade=blockade
+            route,
+            self.state,
+            recorder,
+            pace.backoff,
+            pace.block_retry,
+            blockade=blockade,
+            purse=self.purses.get(route.flow.name),
         )
         self._restorers[route.flow.name] = restorer
         sides: list[Side] = [restorer]
@@ -227,6 +261,9 @@ class Daemon:
                 flow.verified()
             elif change.state is State.RESTORE_REQUESTED or change.state is State.RESTORING:
                 self._restorers[change.transfer.flow].stir()
+        for name, purse in self.purses.items():
+            if purse.recorded(event.changes):
+                self._restorers[name].stir()
         for deleter in self._deleters.values():
             deleter.recorded(event.changes)
         for name in {change.transfer.flow for change in event.changes}:
@@ -249,6 +286,9 @@ class Daemon:
                 # The counts go on in the next one; the recorder tells that the state is in trouble.
                 with contextlib.suppress(StateError):
                     await self.state.sample(name, sample)
+            if name in self.purses:
+                with contextlib.suppress(StateError):
+                    await self.purses[name].keep()
             if flow.route.verdicts is not None:
                 flow.route.verdicts.review()
         await self._keep_verdicts()

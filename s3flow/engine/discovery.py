@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from s3flow.engine.listing import Slots, Stretch, Walk
@@ -39,6 +39,7 @@ class Discovery:
     survey: Survey
     state: StateStore
     found: Callable[[], None]
+    pay_look: Callable[[], Awaitable[None]] | None = None  # at the target, where it is paid
 
     @property
     def _flow(self) -> str:
@@ -120,6 +121,8 @@ class Discovery:
 
         async def merge(it: Stretch, page: Page, keys: Range, cut: bytes | None) -> None:
             known, adopting = self.state, scan.adopting
+            if adopting and self.pay_look is not None:
+                await self.pay_look()
             steps = self.survey.changes(known, bucket, page, keys, adopting=adopting)
             async for changes, adopted in steps:
                 changes.start = it.start

@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from s3flow.errors import StateError, StateLost
 from s3flow.model import State, Transfer
 from s3flow.ports import StateStore
 
 CLAIM = 500
+STATE_AGAIN = 5.0  # seconds until a state that could not be written is tried again
 LONGEST_WAIT = 30.0  # seconds; a wait ends by an event, this only heals a missed one
 
 
@@ -22,6 +24,18 @@ class Supply(Protocol):
     async def take(self) -> Transfer | None: ...
 
     def done(self) -> None: ...
+
+
+class Payer(Protocol):
+    """What a flow may spend: see `Purse`."""
+
+    is_short: bool
+
+    async def grant(self, transfers: Sequence[Transfer]) -> int: ...
+
+    def returned(self, transfers: Sequence[Transfer]) -> None: ...
+
+    def block(self) -> None: ...
 
 
 class Feed:
@@ -37,11 +51,14 @@ class Feed:
         flow: str,
         stop: asyncio.Event,
         flush: Callable[[], Awaitable[None]],
+        purse: Payer | None = None,
     ) -> None:
         self._state = state
         self._flow = flow
         self._stop = stop
         self._flush = flush
+        self._purse = purse
+        self._unpaid = False  # what could be claimed could not be paid
         self._ready: deque[Transfer] = deque()
         self._filling = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -82,16 +99,19 @@ class Feed:
     async def _fill(self) -> bool:
         """Claim, or wait until there may be something to claim. False when there never will be."""
         self._wake.clear()
-        self._ready.extend(await self._state.claim(self._flow, CLAIM))
-        if self._ready:
+        if await self._claim():
             return True
         closed = self._closed
         if not self.in_flight:
             await self._flush()
-            self._ready.extend(await self._state.claim(self._flow, CLAIM))
-            if self._ready:
+            if await self._claim():
                 return True
-        due = await self._state.next_retry(self._flow)
+        due = None if self._unpaid else await self._state.next_retry(self._flow)
+        if self._purse is not None and await self._is_spent(self._purse, due):
+            if closed:
+                return False
+            await self._sleep(None)
+            return True
         thaws = due is None and not self.in_flight and await self._may_come_back()
         # Woken since the first look: a walk may have found something, and even have ended, after it.
         if not self.in_flight and due is None and not thaws and not self._wake.is_set():
@@ -101,6 +121,37 @@ class Feed:
                 return False
         await self._sleep(due)
         return True
+
+    async def _claim(self) -> bool:
+        self._unpaid = False
+        claimed = await self._state.claim(self._flow, CLAIM)
+        if self._purse is not None and claimed:
+            claimed = await self._paid(self._purse, claimed)
+        self._ready.extend(claimed)
+        return bool(self._ready)
+
+    async def _paid(self, purse: Payer, claimed: list[Transfer]) -> list[Transfer]:
+        """Give the first of *claimed*, as far as they can be paid; the others are not taken yet."""
+        count = 0
+        try:
+            count = await purse.grant(claimed)
+            self._unpaid = not count
+        except StateLost:
+            raise
+        except StateError:  # nothing is spent that is not noted
+            await self._sleep(time.time() + STATE_AGAIN)
+        finally:
+            await self._state.release(claimed[count:])
+        return claimed[:count]
+
+    async def _is_spent(self, purse: Payer, due: float | None) -> bool:
+        """Say whether nothing more can be paid, and nothing is under way that may change that."""
+        if self.in_flight or due is not None or not (self._unpaid or purse.is_short):
+            return False
+        purse.block()
+        if self.deleting is not None and await self.deleting():
+            return False
+        return await self._state.next_due(self._flow, State.RESTORING) is None
 
     async def _may_come_back(self) -> bool:
         if self.deleting is not None and await self.deleting():
@@ -126,4 +177,6 @@ class Feed:
         """Release what was claimed and not taken."""
         left = list(self._ready)
         self._ready.clear()
+        if self._purse is not None:
+            self._purse.returned(left)
         await self._state.release(left)

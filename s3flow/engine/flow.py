@@ -18,7 +18,7 @@ from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
 from s3flow.engine.uploads import abort_upload
 from s3flow.engine.worker import Worker
-from s3flow.errors import Blocked, S3flowError, StateError
+from s3flow.errors import Blocked, CostReached, S3flowError, StateError
 from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned
 from s3flow.model import Sample
 from s3flow.ports import Wishes
@@ -96,7 +96,7 @@ class RunningFlow:
         except S3flowError as error:
             finished = False
             flow = self.route.flow
-            if isinstance(error, Blocked):
+            if isinstance(error, Blocked) and not isinstance(error, CostReached):
                 self._scan_blocked = True
                 self.blockade.leave(error, scout=False)
             self.route.emit(BucketFailed(flow.name, flow.source.bucket, error.reason, str(error)))

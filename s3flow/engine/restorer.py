@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from s3flow.engine import retry, thawing
 from s3flow.engine.budget import Allowance, allowance, keeps_up
+from s3flow.engine.purse import Purse
 from s3flow.engine.recorder import STATE_RETRY, Entry, Recorder
 from s3flow.engine.retry import Again, Backoff
 from s3flow.engine.route import Route, object_name
@@ -66,6 +67,7 @@ class Restorer:
     block_retry: float  # seconds
     clock: Callable[[], float] = time.time
     blockade: Blockade | None = None  # while it is closed, nothing more is asked for
+    purse: Purse | None = None
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _pace: TokenBucket = field(default_factory=lambda: TokenBucket(LOOKS_PER_SECOND))
     _looks: dict[int, int] = field(default_factory=dict)  # in vain so far, by transfer
@@ -170,6 +172,8 @@ class Restorer:
             return allowed
         line = await self.state.due(name, State.RESTORE_REQUESTED, now, allowed.objects)
         admitted = [each.transfer for each in line if allowed.take(each.transfer.size)]
+        if self.purse is not None:
+            admitted = await self.purse.grant_restores(admitted)
         await self._record(thawing.waiting(each, now, asked=True) for each in admitted)
         return allowed
 
@@ -177,8 +181,9 @@ class Restorer:
         flow = self._flow
         totals = await self.state.totals(flow.name)
         under_way = sum(line.objects for line in totals if line.state is State.RESTORING)
-        blocked = self.blockade is not None and self.blockade.reason
-        if blocked or not keeps_up(flow, totals, await self.state.samples(flow.name)):
+        waits = self.blockade is not None and bool(self.blockade.reason)
+        waits = waits or (self.purse is not None and self.purse.is_short)
+        if waits or not keeps_up(flow, totals, await self.state.samples(flow.name)):
             return Allowance(0)
         return await allowance(flow, self.state, flow.max_restores - under_way, now)
 
@@ -207,6 +212,8 @@ class Restorer:
                 self._forget(transfer)
                 return thawing.thawed(transfer, info, self._now())
             if info.restored is None:
+                if self.purse is not None and not self.purse.may_ask(transfer):
+                    return thawing.waiting(transfer, self._now())  # to be paid (again)
                 cold.append((transfer, info))
                 return None
             return self._under_way(transfer, info)
@@ -231,6 +238,8 @@ class Restorer:
             info = infos[transfer.id]
             answer = await self._restore(transfer, info)
             self._noted.discard(transfer.id)
+            if self.purse is not None:
+                self.purse.asked(transfer)
             if answer is RestoreAnswer.RESTORED:
                 return thawing.thawed(transfer, None, self._now())
             self._looks.pop(transfer.id, None)

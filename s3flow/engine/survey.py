@@ -129,6 +129,7 @@ class Survey:
 
     route: Route
     backoff: Backoff
+    pay_page: Callable[[], Awaitable[None]] | None = None  # where pages are paid
     may_write: bool = True  # a probe, for a moment; not where all is only looked at
     _apart: set[str] = field(default_factory=set)  # buckets that are not copied into themselves
 
@@ -161,6 +162,8 @@ class Survey:
 
         Raises `SameObject` for a bucket that would be copied into itself.
         """
+        if self.pay_page is not None:
+            await self.pay_page()
         for limit in self.route.request_buckets:
             await limit.take(1)
         page = await self._retried(

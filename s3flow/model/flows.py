@@ -88,4 +88,6 @@ class Flow:
     restore_poll: float = 0.0  # seconds until the first look at a restore; 0: as the tier takes
     restore_objects_per_day: int = 0
     restore_bytes_per_day: int = 0
+    max_cost: float = 0.0  # that may be spent, in *currency*; 0: no limit
+    currency: str = "USD"  # of the prices
     restore_queue: str = ""  # URL of an SQS queue that tells of completed restores

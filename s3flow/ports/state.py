@@ -19,7 +19,17 @@ from s3flow.model import (
     Transfer,
     Verdict,
 )
-from s3flow.records import Audited, ClassTotal, Due, Hold, Record, Scrubbed, Spent, Unlisted
+from s3flow.records import (
+    Audited,
+    ClassTotal,
+    Due,
+    Hold,
+    Record,
+    Scrubbed,
+    Spending,
+    Spent,
+    Unlisted,
+)
 
 # More may lie between two listed keys: those that vanished at the source, or were moved away. With
 # the longest keys, eight listings that had 10,000 each in hand took 170 MiB.
@@ -252,6 +262,14 @@ class StateStore(Protocol):
         ...
 
     async def note_scrubbed(self, flow: str, scrubbed: Scrubbed) -> None: ...
+
+    async def spending(self, flow: str) -> Spending | None:
+        """Say what the flow has spent; None where nothing counts it."""
+        ...
+
+    async def note_spending(self, flow: str, spending: Spending) -> None:
+        """Keep it, in the place of what was noted before."""
+        ...
 
     async def audit(self, flow: str, after: int = 0, limit: int = ROWS_AT_ONCE) -> list[Audited]:
         """Give the first *limit* facts of the flow with numbers over *after*: also of a forgotten one.

@@ -6,7 +6,7 @@ import json
 
 from s3flow.errors import FlowChanged, StateError
 from s3flow.model import Flow, Sample, Scan, ScanSummary
-from s3flow.records import Fact
+from s3flow.records import Fact, Spending
 from s3flow.state import sql
 from s3flow.state.audit import Happened
 from s3flow.state.steps import Execute, Fetch, Insert, Steps, first
@@ -107,6 +107,24 @@ def scrubbing(flow_id: int | None) -> str:
     return f"scrubbing/{flow_id}"
 
 
+def spending(flow_id: int | None) -> str:
+    """Name what says how much the flow has spent."""
+    return f"spending/{flow_id}"
+
+
+def spent(name: str) -> Steps[Spending | None]:
+    """Say what the flow has spent, None where nothing counts it."""
+    flow_id = yield from find_flow(name)
+    row = first((yield Fetch(sql.GET_META, (spending(flow_id),))))
+    return None if row is None else Spending._make(json.loads(row[0]))
+
+
+def note_spent(name: str, it: Spending) -> Steps[None]:
+    """Keep it in the place of what was noted before."""
+    flow_id = yield from need_flow(name)
+    yield Execute(sql.SET_META, (spending(flow_id), json.dumps(it)))
+
+
 def draining(flow_id: int | None) -> str:
     """Name what says that the objects of the flow's last listing are not all done."""
     return f"draining/{flow_id}"
@@ -143,6 +161,7 @@ def unname(name: str, trail: Trail, now: int) -> Steps[bool]:
     yield Execute(sql.DROP_RANGES, (flow_id,))
     yield Execute(sql.DROP_META, (endpoints_of(flow_id),))
     yield Execute(sql.DROP_META, (scrubbing(flow_id),))
+    yield Execute(sql.DROP_META, (spending(flow_id),))
     for statement in (*sql.DROP_OF_FLOW, sql.DROP_VERDICTS):
         yield Execute(statement, (flow_id,))
     trail.note(name, Happened(Fact.FORGOTTEN, 0, "", b"", 0))

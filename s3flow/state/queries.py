@@ -24,6 +24,7 @@ from s3flow.records import (
     Due,
     Record,
     Scrubbed,
+    Spending,
     Spent,
     Unlisted,
 )
@@ -225,6 +226,10 @@ class Queries:
     async def scrubbed(self, flow: str) -> Scrubbed | None:
         """Say how far the flow's copies were proven again; None before the first."""
         return await self._database.read(lambda: proven.scrubbed(flow))
+
+    async def spending(self, flow: str) -> Spending | None:
+        """Say what the flow has spent; None where nothing counts it."""
+        return await self._database.read(lambda: flows.spent(flow))
 
     async def next_due(self, flow: str, state: State) -> int | None:
         """Say when the first object in *state* is due (milliseconds), None if none is."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from s3flow.errors import StateError, UnguardedDelete
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
-from s3flow.records import Scrubbed, Unlisted
+from s3flow.records import Scrubbed, Spending, Unlisted
 from s3flow.state import changes as outcomes
 from s3flow.state import flows, inventory, moves, pages, proven, restores, routes, sql
 from s3flow.state.claims import Claims, Taken
@@ -183,6 +183,10 @@ class SqlState(Queries):
     async def note_scrubbed(self, flow: str, scrubbed: Scrubbed) -> None:
         """Keep how far the flow's copies were proven again."""
         await self._database.write(lambda: proven.note_scrubbed(flow, scrubbed))
+
+    async def note_spending(self, flow: str, spending: Spending) -> None:
+        """Keep what the flow has spent."""
+        await self._database.write(lambda: flows.note_spent(flow, spending))
 
     async def remember_upload(self, transfer: Transfer, upload_id: str, part_size: int) -> Transfer:
         """Make the upload id durable before the first part is sent; the claim goes on.

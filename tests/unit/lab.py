@@ -16,6 +16,7 @@ from s3flow.engine import plan
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.retry import Backoff
+from s3flow.engine.tariff import Tariff
 from s3flow.engine.wiring import Pace, Wiring
 from s3flow.events import Emit, Event, Recorded
 from s3flow.model import OUTCOMES, Flow, Outcome, Place, Total
@@ -52,6 +53,7 @@ class Lab:
     others: list[Wiring] = field(default_factory=list)  # further flows of the same daemon
     copier: Any = None  # the target with the source's credentials
     wishes: Any = None  # of a person, for listings
+    tariffs: dict[str, Tariff] = field(default_factory=dict)  # of flows with a `max_cost`
     endpoints: str = ""  # what tells their configuration from another
     queue: Any = None  # that tells of completed restores
     daemon: Daemon | None = None  # of the last run
@@ -89,6 +91,7 @@ class Lab:
                 self.abandon,
                 holds=self.holds,
                 wishes=self.wishes,
+                tariffs=self.tariffs,
             )
             await (self.daemon.scan() if scan_only else self.daemon.run(once=once))
             return count(await state.totals(self.flow.name))

@@ -15,7 +15,8 @@ from s3flow.engine.wiring import Wiring
 from s3flow.errors import NoSuchBucket
 from s3flow.model import GIB, Listed, Method
 from s3flow.observe.plans import FlowPlan
-from s3flow.rehearsal import borders, priced
+from s3flow.pricing import borders
+from s3flow.rehearsal import priced
 from s3flow.stores.local import LocalStore
 from s3flow.stores.s3 import S3Settings, S3Store
 

@@ -1,0 +1,357 @@
+"""A flow with a `max_cost` never passes it, across restarts and crashes, and says why it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from s3flow.engine.costs import Egress, Prices, Terms, estimate
+from s3flow.engine.purse import Purse
+from s3flow.engine.tariff import UNIT, Tariff
+from s3flow.engine.workload import Workload
+from s3flow.errors import ConnectionLost, StateError
+from s3flow.events import FlowBlocked, FlowDrained, FlowUnblocked
+from s3flow.model import GIB, Change, Flow, Listed, Method, Outcome, State, Transfer
+from s3flow.policies import Mode, Overwrite
+from s3flow.records import Spending
+from tests.faults import Faulty
+from tests.unit.lab import FLOW, Lab, store
+
+NO_END = 10.0**6
+RESTORES = {"GLACIER": {"Standard": float(GIB)}}  # 1 for each byte
+EGRESS = Prices(egress={Egress.INTERNET: float(GIB)})  # likewise
+FREE = Prices()
+
+
+def tariff(flow: Flow, prices: Prices = EGRESS, lab: Lab | None = None) -> Tariff:
+    async def internet(bucket: str) -> Egress:
+        return Egress.INTERNET
+
+    limits = (lab or Lab(Path())).dst.limits
+    return Tariff(flow, limits, Terms(prices, FREE, days=1), internet, inside=False)
+
+
+def limit(lab: Lab, most: float, prices: Prices = EGRESS) -> None:
+    lab.change(max_cost=most)
+    lab.tariffs = {lab.flow.name: tariff(lab.flow, prices, lab)}
+
+
+def spending(lab: Lab) -> Spending:
+    [(text,)] = lab.query("SELECT value FROM meta WHERE name LIKE 'spending/%'")
+    return Spending._make(json.loads(text))
+
+
+def reasons(lab: Lab) -> list[str]:
+    return [event.reason for event in lab.of(FlowBlocked)]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+async def test_what_does_not_fit_waits_until_there_is_more(lab: Lab) -> None:
+    for number in range(200):
+        lab.put(b"%03d" % number, 10)
+    limit(lab, 509.0)
+    assert await lab.sync() == {Outcome.VERIFIED: 50, Outcome.PENDING: 150}
+    (blocked,) = lab.of(FlowBlocked)
+    assert blocked.reason == "max_cost"
+    assert "has spent 500.00 of max_cost = 509.00 USD" in blocked.message
+    assert "raise max_cost" in blocked.message
+    assert lab.of(FlowDrained) == []
+    assert spending(lab) == Spending(500 * UNIT, 0, 500 * UNIT)
+    assert await lab.sync() == {Outcome.VERIFIED: 50, Outcome.PENDING: 150}
+    limit(lab, 1_000.0)
+    assert await lab.sync() == {Outcome.VERIFIED: 100, Outcome.PENDING: 100}
+    limit(lab, 2_000.0)
+    assert await lab.sync() == {Outcome.VERIFIED: 200}
+    assert (reasons(lab), lab.differences()) == ([], [])
+    assert len(lab.of(FlowDrained)) == 1
+
+
+async def test_a_daemon_stays_blocked_until_it_is_stopped(lab: Lab) -> None:
+    for number in range(20):
+        lab.put(b"%d" % number, 10)
+    limit(lab, 55.0)
+    lab.stop_at(FlowBlocked)
+    assert await lab.sync(once=False) == {Outcome.VERIFIED: 5, Outcome.PENDING: 15}
+    assert reasons(lab) == ["max_cost"]
+
+
+async def test_without_a_limit_nothing_is_counted(lab: Lab) -> None:
+    lab.put(b"key", 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.query("SELECT value FROM meta WHERE name LIKE 'spending/%'") == []
+
+
+async def test_listing_is_paid_and_stops_as_well(lab: Lab) -> None:
+    lab.source = store("src", "from", page_size=10)
+    for number in range(100):
+        lab.put(b"%03d" % number, 10)
+    limit(lab, 4.5, Prices(listing=1_000.0))
+    counted = await lab.sync()
+    assert counted == {Outcome.VERIFIED: 40}
+    assert reasons(lab) == ["max_cost"]
+    limit(lab, 20.0, Prices(listing=1_000.0))
+    assert await lab.sync() == {Outcome.VERIFIED: 100}
+
+
+async def test_an_attempt_that_failed_is_paid_too(lab: Lab) -> None:
+    lab.put(b"key", 10)
+    lab.change(max_attempts=3)
+    limit(lab, NO_END)
+
+    async def lost(*_: object, **__: object) -> Any:
+        raise ConnectionLost("gone")
+
+    lab.src.get_object = lost  # type: ignore[method-assign]
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert spending(lab).spent == 30 * UNIT
+
+
+async def test_a_restore_is_asked_only_if_what_follows_can_be_paid(lab: Lab) -> None:
+    lab.src.restore_seconds = 0.05
+    lab.change(restore_poll=0.02)
+    for number in range(20):
+        lab.put(b"%03d" % number, 10, storage_class="GLACIER")
+    prices = Prices(restore=RESTORES, egress=EGRESS.egress)
+    limit(lab, 118.0, prices)
+    assert await lab.sync() == {Outcome.VERIFIED: 5, Outcome.PENDING: 15}
+    assert len(lab.src.asked) == 5
+    assert reasons(lab)[-1] == "max_cost"
+    assert spending(lab) == Spending(100 * UNIT, 0, 100 * UNIT)
+    limit(lab, 10_000.0, prices)
+    assert await lab.sync() == {Outcome.VERIFIED: 20}
+    assert len(lab.src.asked) == 20
+
+
+async def test_restores_that_are_under_way_are_paid_across_a_restart(lab: Lab) -> None:
+    lab.src.restore_seconds = 0.3
+    lab.change(restore_poll=0.05)
+    for number in range(3):
+        lab.put(b"%03d" % number, 10, storage_class="GLACIER")
+    prices = Prices(restore=RESTORES, egress=EGRESS.egress)
+    limit(lab, 60.0, prices)
+    lab.subscribers.append(lambda _: lab.stop.set() if len(lab.src.asked) == 3 else None)
+    assert await lab.sync() == {Outcome.PENDING: 3}
+    assert spending(lab) == Spending(30 * UNIT, 30 * UNIT, 60 * UNIT)
+    lab.subscribers.clear()
+    assert await lab.sync() == {Outcome.VERIFIED: 3}
+    assert len(lab.src.asked) == 3
+    assert spending(lab) == Spending(60 * UNIT, 0, 60 * UNIT)
+
+
+async def test_moves_pay_for_what_they_delete_early(lab: Lab) -> None:
+    lab.change(mode=Mode.MOVE)
+    lab.put(b"cool", 10, storage_class="STANDARD_IA")
+    month = 1.0 * GIB / (128 * 1024)  # the smallest that is paid
+    limit(lab, 0.9, Prices(storage={"STANDARD_IA": month}))
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    limit(lab, 1.1, Prices(storage={"STANDARD_IA": month}))
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert spending(lab).spent == pytest.approx(UNIT, rel=0.01)
+
+
+class Crashed(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("saves", [1, 2, 5])
+async def test_a_crash_counts_too_much_at_the_most(lab: Lab, saves: int) -> None:
+    for number in range(100):
+        lab.put(b"%03d" % number, 10)
+    limit(lab, 500.0)
+
+    class Crashing(Faulty):
+        left = saves
+
+        async def save(self, changes: list[Change]) -> None:
+            if not self.left:
+                raise Crashed
+            self.left -= 1
+            await self.inner.save(changes)
+
+        async def note_spending(self, flow: str, it: Spending) -> None:
+            if not self.left:
+                raise StateError("gone")
+            await self.inner.note_spending(flow, it)
+
+    lab.wrap_state = Crashing
+    lab.pace = lab.pace.__class__(concurrency=2, bodies=2, block_retry=0.01)
+    done = 0
+    for _ in range(4):
+        try:
+            await lab.sync()
+        except* Crashed:
+            pass
+        done = sum(total.objects for total in await lab.totals() if total.state is State.VERIFIED)
+        assert spending(lab).bound >= 10 * UNIT * done
+        arrived = len(lab.dst.keys("to"))
+        assert arrived * 10 <= 500
+        assert spending(lab).bound <= 500 * UNIT
+    assert done <= 50
+
+
+async def test_a_state_that_cannot_be_written_spends_nothing(lab: Lab) -> None:
+    lab.put(b"key", 10)
+    limit(lab, 100.0)
+    failed = 0
+
+    class Full(Faulty):
+        async def note_spending(self, flow: str, it: Spending) -> None:
+            nonlocal failed
+            if failed < 1:
+                failed += 1
+                assert lab.dst.keys("to") == []
+                raise StateError("full")
+            await self.inner.note_spending(flow, it)
+
+    lab.wrap_state = Full
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert (failed, spending(lab).spent) == (1, 10 * UNIT)
+
+
+async def test_a_limit_that_is_left_by_what_came_free_is_used(lab: Lab) -> None:
+    lab.change(overwrite=Overwrite.NEVER)
+    for number in range(20):
+        lab.put(b"%03d" % number, 10)
+    await lab.sync(scan_only=True)
+    for number in range(20):
+        lab.dst.put("to", b"%03d" % number, b"another")
+    lab.put(b"new", 10)
+    limit(lab, 15.0)
+    assert await lab.sync() == {Outcome.SKIPPED: 20, Outcome.VERIFIED: 1}
+    assert spending(lab).spent == 10 * UNIT
+
+
+# --- the purse by itself --------------------------------------------------------------------
+
+
+class Notes:
+    """What a purse has made durable."""
+
+    def __init__(self) -> None:
+        self.noted: Spending | None = None
+
+    async def spending(self, flow: str) -> Spending | None:
+        return self.noted
+
+    async def note_spending(self, flow: str, it: Spending) -> None:
+        await asyncio.sleep(0)
+        self.noted = it
+
+
+CLASSES = ("STANDARD", "STANDARD_IA", "GLACIER", "DEEP_ARCHIVE")
+MONEY = st.floats(0, 1_000, allow_nan=False)
+BY_CLASS = st.dictionaries(st.sampled_from(CLASSES), MONEY)
+BY_TIER = st.dictionaries(
+    st.sampled_from(CLASSES[2:]), st.dictionaries(st.sampled_from(["Standard", "Bulk"]), MONEY)
+)
+PRICES = st.builds(
+    Prices,
+    listing=MONEY,
+    get=BY_CLASS,
+    put=BY_CLASS,
+    retrieval=BY_CLASS,
+    storage=BY_CLASS,
+    restore=BY_TIER,
+    restore_requests=BY_TIER,
+    egress=st.fixed_dictionaries({Egress.INTERNET: MONEY}),
+)
+OBJECTS = st.lists(
+    st.tuples(st.integers(0, 50 * GIB), st.sampled_from(CLASSES)), min_size=1, max_size=20
+)
+ENDS = [
+    lambda it: Change(it, State.VERIFIED, method="multipart"),
+    lambda it: Change(it, State.FAILED, reason="refused"),
+    lambda it: Change(it, State.DISCOVERED, attempts=1),
+    lambda it: Change(it, State.RESTORE_REQUESTED),
+]
+
+
+def transfer_of(number: int, size: int, storage_class: str) -> Transfer:
+    return Transfer(
+        *(number, "flow", "from", b"%d" % number, size, "etag", 0, storage_class),
+        *(State.DISCOVERED, 1, 0, None, None),
+    )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prices=PRICES, objects=OBJECTS, most=st.floats(0.01, 100_000), seed=st.integers())
+def test_the_sum_never_passes(
+    prices: Prices, objects: list[tuple[int, str]], most: float, seed: int
+) -> None:
+    asyncio.run(_spend(prices, objects, most, random.Random(seed)))
+
+
+async def _spend(
+    prices: Prices, objects: list[tuple[int, str]], most: float, dice: random.Random
+) -> None:
+    flow = Flow("flow", FLOW.source, FLOW.target, max_cost=most)
+    notes: Any = Notes()
+
+    async def opened() -> Purse:
+        made = Purse(flow, notes, tariff(flow, prices), lambda _: None, asyncio.Event())
+        await made.open()
+        return made
+
+    purse = await opened()
+    truly = 0.0  # what the store would charge for all that was let through
+    in_flight: dict[int, Transfer] = {}
+    for number in range(40):
+        it = transfer_of(number, *dice.choice(objects))
+        cost = _truly(flow, prices, it, asked=True)
+        frozen = it.storage_class in CLASSES[2:]
+        if frozen and dice.random() < 0.5:
+            if await purse.grant_restores([it]):
+                truly += _truly(flow, prices, it, asked=False) - cost
+        elif await purse.grant([it]):
+            in_flight[number] = it
+        if in_flight and dice.random() < 0.5:
+            _, ended = in_flight.popitem()
+            change = dice.choice(ENDS)(ended)
+            if change.state is not State.RESTORE_REQUESTED:
+                truly += _truly(flow, prices, ended, asked=True)
+            purse.recorded([change])
+        if dice.random() < 0.1:
+            truly += sum(_truly(flow, prices, each, asked=True) for each in in_flight.values())
+            in_flight.clear()
+            purse = await opened()  # after a crash
+        limit = int(most * UNIT)
+        noted = notes.noted.bound if notes.noted else 0
+        assert max(noted, purse._total) <= limit
+        assert truly * (1 - 1e-9) <= noted / UNIT
+
+
+def _truly(flow: Flow, prices: Prices, it: Transfer, *, asked: bool) -> float:
+    """Price a transfer as `plan` does."""
+    work = Workload()
+    limits = Lab(Path()).dst.limits
+    entry = Listed(it.key, it.size, it.etag, it.modified, it.storage_class)
+    method = Method.MULTIPART if it.size > flow.multipart_threshold else Method.PUT
+    work.add(flow, limits, it.bucket, entry, method, now=0.0, asked=asked)
+    return estimate(flow, limits, work, Terms(prices, FREE, days=1)).total
+
+
+async def test_it_goes_on_after_being_blocked(lab: Lab) -> None:
+    lab.src.restore_seconds = 0.05
+    lab.change(restore_poll=0.02)
+    told: list[object] = []
+    flow = Flow("flow", FLOW.source, FLOW.target, max_cost=10.0)
+    notes: Any = Notes()
+    purse = Purse(flow, notes, tariff(flow), told.append, asyncio.Event())
+    large, small = transfer_of(1, 8, "STANDARD"), transfer_of(2, 3, "STANDARD")
+    assert await purse.grant([large, small]) == 1
+    assert await purse.grant([small]) == 0
+    purse.block()
+    purse.recorded([Change(large, State.RESTORE_REQUESTED)])
+    assert await purse.grant([small]) == 1
+    assert [type(event) for event in told] == [FlowBlocked, FlowUnblocked]
