@@ -389,6 +389,18 @@ async def test_a_damaged_copy_is_removed_and_made_again(lab: Lab) -> None:
     assert [event.reason for event in lab.of(Retried)] == ["corrupted"]
 
 
+async def test_a_damaged_copy_that_may_not_be_removed_is_made_again_and_told(lab: Lab) -> None:
+    lab.put(b"a", SIZE)
+    denied = AccessDenied("no s3:DeleteObject")
+    spoiling = Spoiling(lab.dst, 1)
+    lab.target = Raising(spoiling, denied, lambda call: call.method == "discard")
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+    [told] = lab.of(Retried)
+    assert told.reason == "corrupted"
+    assert "could not be removed: no s3:DeleteObject" in told.message
+
+
 async def test_copies_that_are_always_damaged_are_streamed_in_the_end(lab: Lab) -> None:
     lab.put(b"a", SIZE)
     lab.target = Spoiling(lab.dst, -1)
