@@ -88,3 +88,24 @@ def test_what_cannot_be_carried_is_said(stage: Stage) -> None:
     assert "not empty" in full.run("state", "import", "file", code=2).err
     program.run("state", "import", "file")
     assert program.flow()["objects"]["verified"] == 1
+
+
+def test_a_hold_on_deletes_goes_along(stage: Stage, mysql_schemas: Schemas) -> None:
+    stage.put("a")
+    program = stage.program({"name": "documents", "mode": "move"})
+    program.run("scan")
+    program.run("hold", "documents")
+    program.run("state", "export", "file")
+    there = mysql_schemas.make()
+    place = there.unix_socket or f"{there.host}:{there.port}"
+    login = f"{there.user}:{there.password}@" if there.password else f"{there.user}@"
+    server = elsewhere(program, f"mysql://{login}{place}/{there.database}")
+    server.run("state", "import", "file")
+    server.run("sync", code=None)
+    flow = server.flow()
+    assert flow["objects"]["verified"] == 1
+    assert flow["objects"].get("deleted", 0) == 0
+    assert stage.ours.head_object(Bucket=stage.source, Key="a")
+    server.run("release", "documents")
+    server.run("sync")
+    assert server.flow()["objects"]["deleted"] == 1
