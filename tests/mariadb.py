@@ -125,9 +125,10 @@ def _as_nobody() -> list[str]:
 def running(*options: str) -> Iterator[MariaDb]:
     """Run a server until the block ends. Its own options make it fast, and lose commits in a crash.
 
-    Where that matters: "--innodb-flush-log-at-trx-commit=1".
+    Where that matters: "--innodb-flush-log-at-trx-commit=1". No disk is waited for even then, as
+    what a killed server wrote the kernel still has; a schema is made in a sixth of the time.
     """
-    fast = ("--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0")
+    fast = ("--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0", "--loose-debug-no-sync")
     with tempfile.TemporaryDirectory(
         prefix="s3flow-mariadb-", ignore_cleanup_errors=True
     ) as folder:
