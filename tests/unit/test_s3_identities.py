@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from s3flow.errors import CredentialsMissing
+from s3flow.observe import logs
 from s3flow.stores.s3.credentials import RECHECK_SECONDS
 from tests.contract.s3_scripted import BUCKET, Answer, Scripted, scripted
 
@@ -283,3 +284,34 @@ async def test_what_is_missing_is_named(authority: Authority, tmp_path: Path, th
             await server.store(settings).head_object(BUCKET, b"a")
         assert "web_identity_token_file" in str(caught.value)
         assert "a token" not in str(caught.value)
+
+
+async def test_debug_logs_tell_nothing_that_was_given(
+    authority: Authority, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("a web identity's token")
+    logs.configure("json", "debug")
+    try:
+        async with scripted(script) as server:
+            for settings in (
+                server.settings(
+                    access_key_id=None,
+                    secret_access_key=None,
+                    role_arn="arn:aws:iam::123456789012:role/mover",
+                    web_identity_token_file=str(file),
+                ),
+                server.settings(
+                    role_arn="arn:aws:iam::123456789012:role/partner", external_id="an id of theirs"
+                ),
+                server.settings(access_key_id=None, secret_access_key=None),
+            ):
+                await server.store(settings).delete_object(BUCKET, b"a", etag="")
+            assert len(signers(server)) == 3
+    finally:
+        logs.configure("json", "warning")
+    said = capfd.readouterr().err
+    for whom in ("mover", "partner", "instance"):
+        assert f"TAK{whom}1" not in said
+    for secret in ("a web identity's token", "web+identity", "imds-token", "an id of theirs"):
+        assert secret not in said
