@@ -33,8 +33,14 @@ def summary_lines(snapshots: Sequence[FlowSnapshot], report: Path | None = None)
         lines += _counted("methods", one.methods)
         lines += _counted("proofs", one.proofs)
         lines += _counted("reasons", one.reasons)
+        if one.held is not None:
+            why = shown(one.held.why)
+            lines.append(f"  no source is deleted: {why}; to go on: s3flow release {one.name}")
+        lines += _counted("sources stay", one.kept)
         lines += _counted("not carried by the target", one.dropped)
         lines += inventory_lines(one.inventory, pending=bool(one.objects.pending))
+        if one.money is not None:
+            lines.append(f"  spent: {one.money.words()}")
         if one.scan and one.scan.unfinished:
             lines.append("  the source is not listed to its end: there may be more")
     if report is not None:

@@ -40,6 +40,7 @@ class Request:
     status: int = 0  # 0: not answered
     answered: int = 0
     ended: int = 0
+    if_match: str = ""
     body: bytes = b""  # of deletes of many: which, and of what versions
 
     @property
@@ -332,6 +333,7 @@ class Proxy:
         kind = kind_of(method, key, query, head.headers)
         host = head.headers.get("host", "")
         request = Request(kind, method, bucket, key, query, host, self.tick())
+        request.if_match = head.headers.get("if-match", "").strip('"')
         self.requests.append(request)
         return request
 
