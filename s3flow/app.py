@@ -301,6 +301,8 @@ class Work:
             Ending.SOME_FAILED: "finished, some failed",
             Ending.INTERRUPTED: "interrupted: run it again, and it goes on where it was",
         }
+        if any(one.money and one.money.blocked for one in snapshots):
+            words[Ending.SOME_FAILED] = "stopped by max_cost: raise it, and run it again"
         interrupted = self.stop.is_set() and left
         return End(self._command, words[ending], int(ending), interrupted)
 

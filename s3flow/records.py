@@ -97,16 +97,20 @@ class Spent(NamedTuple):
     first_at: int  # milliseconds since the epoch; 0: nothing was
 
 
+MONEY = 10**12  # of these are one of the currency: whole numbers add up
+
+
 class Spending(NamedTuple):
-    """What a flow with a `max_cost` has spent, in millionths of a millionth of the currency.
+    """What a flow with a `max_cost` has spent, counted in `MONEY`.
 
     *aside* is kept for transfers of what is being restored. *bound* is what all of it may come to
-    until this is noted again: what counts after a crash.
+    until this is noted again: what counts after a crash. *blocked*: what came next did not fit.
     """
 
     spent: int
     aside: int
     bound: int
+    blocked: bool = False
 
 
 class Hold(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from s3flow import pricing
 from s3flow.app import pace, wired
@@ -19,6 +20,7 @@ from s3flow.events import Event
 from s3flow.model import Flow
 from s3flow.observe.plans import FlowPlan
 from s3flow.operations import known_state
+from s3flow.records import MONEY
 from s3flow.stores.crc64 import Crc64Nvme
 
 
@@ -41,7 +43,11 @@ async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Flo
                 scanned = await state.last_scan(wiring.flow.name) if state else None
                 is_new = scanned is None or scanned.finished is None
                 seen = await preview(survey, state or NothingKnown(), is_new=is_new)
-                plans[wiring.flow.name] = await priced(settings, wiring, seen)
+                each = await priced(settings, wiring, seen)
+                spent = await state.spending(wiring.flow.name) if state else None
+                if spent is not None:
+                    each = replace(each, spent=spent.bound / MONEY)
+                plans[wiring.flow.name] = each
         return plans
     finally:
         if state is not None:
@@ -67,7 +73,8 @@ async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
             said.append(f"{name} charges nothing; else set endpoints.{name}.prices")
     said += assumptions(flow, limits, seen.work, terms)
     counted = {verdict: (count, seen.bytes[verdict]) for verdict, count in seen.objects.items()}
-    return FlowPlan(counted, estimate(flow, limits, seen.work, terms), common.currency, said)
+    cost = estimate(flow, limits, seen.work, terms)
+    return FlowPlan(counted, cost, common.currency, said, flow.max_cost)
 
 
 async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[Finding]:

@@ -14,6 +14,7 @@ from s3flow.model import State, Transfer
 from s3flow.ports import StateStore
 
 CLAIM = 500
+CLAIM_PAID = 25  # where each is paid before it is begun: after a crash all of them count
 STATE_AGAIN = 5.0  # seconds until a state that could not be written is tried again
 LONGEST_WAIT = 30.0  # seconds; a wait ends by an event, this only heals a missed one
 
@@ -124,7 +125,8 @@ class Feed:
 
     async def _claim(self) -> bool:
         self._unpaid = False
-        claimed = await self._state.claim(self._flow, CLAIM)
+        limit = CLAIM if self._purse is None else CLAIM_PAID
+        claimed = await self._state.claim(self._flow, limit)
         if self._purse is not None and claimed:
             claimed = await self._paid(self._purse, claimed)
         self._ready.extend(claimed)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from s3flow.engine.tariff import UNIT, Quote, Tariff
+from s3flow.engine.tariff import Quote, Tariff
 from s3flow.errors import Archived, CostReached, StateError, TargetExists
-from s3flow.events import Emit, FlowBlocked, FlowUnblocked
+from s3flow.events import Emit, FlowBlocked, FlowUnblocked, Warned
 from s3flow.model import ARCHIVES, Change, Flow, State, Transfer
 from s3flow.ports import StateStore
-from s3flow.records import Spending
+from s3flow.records import MONEY, Spending
 
 AHEAD = 100  # the part of `max_cost` that is noted before it is spent: a crash counts it as spent
 LOOK_AGAIN = 0.5  # seconds
@@ -60,12 +60,21 @@ class Purse:
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self._limit = int(self.flow.max_cost * UNIT)
+        self._limit = int(self.flow.max_cost * MONEY)
 
     # --- what is durable ---------------------------------------------------------------------
 
     async def open(self) -> None:
         """Go on where the last run ended, or may have got to."""
+        if self.tariff.is_free:
+            flow = self.flow
+            self.emit(
+                Warned(
+                    flow.name,
+                    f"max_cost stops nothing: neither {flow.source.endpoint} nor {flow.target.endpoint} "
+                    "charges anything; say what they do in their prices",
+                )
+            )
         noted = await self.state.spending(self.flow.name)
         if noted is not None:
             self._aside, self._bound = noted.aside, noted.bound
@@ -73,7 +82,7 @@ class Purse:
 
     async def keep(self) -> None:
         """Note what has changed, for whoever looks on."""
-        await self._note(self._bound)
+        await self._note(min(self._bound, self._ahead))
 
     async def close(self) -> None:
         """Note what was spent; what is in flight still was, and nothing more will be."""
@@ -81,7 +90,7 @@ class Purse:
 
     async def _note(self, bound: int) -> None:
         async with self._writing:
-            it = Spending(self._spent, self._aside, max(bound, self._total))
+            it = Spending(self._spent, self._aside, max(bound, self._total), self.is_blocked)
             if it != self._noted:
                 await self.state.note_spending(self.flow.name, it)
                 self._noted, self._bound = it, it.bound
@@ -90,8 +99,11 @@ class Purse:
         # What was set aside, and is drawn by now, must not be there again after a crash.
         drawn = self._noted is not None and self._noted.aside > self._aside
         if drawn or self._total > self._bound:
-            ahead = min(self._limit, self._total + self._limit // AHEAD)
-            await self._note(ahead)
+            await self._note(self._ahead)
+
+    @property
+    def _ahead(self) -> int:
+        return min(self._limit, self._total + self._limit // AHEAD)
 
     @property
     def _total(self) -> int:
@@ -240,11 +252,11 @@ class Purse:
 
     def _message(self) -> str:
         currency = self.flow.currency
-        spent = f"{self._spent / UNIT:,.2f}"
+        spent = f"{self._spent / MONEY:,.2f}"
         if aside := self._held + self._aside:
-            spent += f" (and {aside / UNIT:,.2f} for what is begun)"
+            spent += f" (and {aside / MONEY:,.2f} for what is begun)"
         return (
-            f"flow {self.flow.name} has spent {spent} of max_cost = {self._limit / UNIT:,.2f} {currency},"
+            f"flow {self.flow.name} has spent {spent} of max_cost = {self._limit / MONEY:,.2f} {currency},"
             " and what comes next does not fit: raise max_cost, or let it be"
         )
 

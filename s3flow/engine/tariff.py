@@ -13,13 +13,13 @@ from s3flow.engine.workload import Amount, Kind, Workload
 from s3flow.errors import TooLarge
 from s3flow.model import Flow, Limits, Listed, Method, Transfer
 from s3flow.policies import MethodPolicy, Overwrite
+from s3flow.records import MONEY
 
-UNIT = 10**12  # of these are one of the currency: whole numbers add up
 Borders = Callable[[str], Awaitable[Egress]]
 
 
 class Quote(NamedTuple):
-    """What a transfer may cost, in `UNIT`: *streamed*, *copied* by the store, or only *looked* at."""
+    """What a transfer may cost, in `MONEY`: *streamed*, *copied* by the store, or only *looked* at."""
 
     streamed: int
     copied: int
@@ -28,12 +28,12 @@ class Quote(NamedTuple):
     @property
     def most(self) -> int:
         """What it costs at the most."""
-        return max(self)
+        return max(self.streamed, self.copied)
 
 
 def units(money: float) -> int:
-    """Give a sum of money in `UNIT`, rounded up."""
-    return math.ceil(money * UNIT)
+    """Give a sum of money in `MONEY`, rounded up."""
+    return math.ceil(money * MONEY)
 
 
 class Tariff:
@@ -56,6 +56,11 @@ class Tariff:
         # The first walk looks at the target for what may be adopted.
         looks = not limits.paths and flow.overwrite is not Overwrite.ALWAYS
         self.look = units(terms.target.listing / 1000) if looks else 0
+
+    @property
+    def is_free(self) -> bool:
+        """Say whether nothing has a price."""
+        return self._terms.source.is_free and self._terms.target.is_free
 
     async def learn(self, bucket: str) -> None:
         """Find out which border the bytes of *bucket* cross."""

@@ -14,6 +14,7 @@ from s3flow.errors import StateError, StateLost
 from s3flow.model import Flow
 from s3flow.observe.flight import Flight
 from s3flow.observe.inventory import Inventory
+from s3flow.observe.money import read_money
 from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
 from s3flow.observe.thaw import read_thawing
 from s3flow.policies import Mode
@@ -45,6 +46,7 @@ async def read_snapshots(
             moving=flight.of(flow.name) if flight else None,
             thawing=await read_thawing(state, flow, time.time()),
             held=await _held(holds, flow),
+            money=await read_money(state, flow),
             inventory=Inventory(await state.classes(flow.name), await state.unlisted(flow.name)),
         )
         for flow in flows

@@ -70,6 +70,24 @@ def backlog(snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
     )
 
 
+def spending(snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
+    """Make the families of what flows with a `max_cost` have spent of it."""
+    known = [(one.name, one.money) for one in snapshots if one.money]
+    yield gauge(
+        "s3flow_cost_spent",
+        "What a flow with a max_cost has spent, by the prices of the configuration, in their "
+        "currency. Near s3flow_cost_max: it will stop.",
+        ("flow",),
+        [((name,), money.spent + money.aside) for name, money in known],
+    )
+    yield gauge(
+        "s3flow_cost_max",
+        "What the flow may spend. Raise max_cost to let more be moved.",
+        ("flow",),
+        [((name,), money.most) for name, money in known],
+    )
+
+
 def single(values: dict[str, int] | dict[str, float]) -> Iterable[tuple[tuple[str], float]]:
     """Give values with their only label as a tuple."""
     return [((label,), value) for label, value in values.items()]

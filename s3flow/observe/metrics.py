@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from s3flow import __version__, events
 from s3flow.model import OUTCOMES, Method, Outcome
-from s3flow.observe.families import Histogram, backlog, counter, gauge, single
+from s3flow.observe.families import Histogram, backlog, counter, gauge, single, spending
 from s3flow.observe.progress import FlowSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -187,6 +187,7 @@ class Metrics(Collector):
         yield from self._flows(snapshots)
         yield from self._processes()
         yield from backlog(snapshots)
+        yield from spending(snapshots)
         yield gauge(
             "s3flow_loop_lag_seconds",
             "Worst delay of an event loop in the last 15 s. Above 0.1: something blocks it, or "
@@ -313,7 +314,7 @@ class Metrics(Collector):
         yield gauge(
             "s3flow_flow_blocked",
             "1 while nothing of the flow can move, for the reason named: full or missing target, "
-            "clock, credentials. Needs a person.",
+            "clock, credentials, max_cost. Needs a person.",
             ("flow", "reason"),
             self._blocked.items(),
         )

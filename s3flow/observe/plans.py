@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3flow.engine.costs import Estimate, Line, Restoring, Unit
-from s3flow.observe.text import duration, size
+from s3flow.observe.text import duration, money, size
 
 # Objects and bytes by (verdict, by what or why).
 Counted = Mapping[tuple[str, str], tuple[int, int]]
@@ -27,6 +27,13 @@ class FlowPlan:
     cost: Estimate
     currency: str
     assumptions: Sequence[str]
+    max_cost: float = 0.0  # 0: no limit
+    spent: float = 0.0  # of that
+
+    @property
+    def fits(self) -> bool:
+        """Say whether the flow may spend what is estimated."""
+        return not self.max_cost or self.spent + self.cost.total <= self.max_cost
 
 
 def plan_view(plans: Mapping[str, FlowPlan]) -> Group:
@@ -53,13 +60,6 @@ def _total(plans: Mapping[str, FlowPlan]) -> float:
 
 def _currency(plans: Mapping[str, FlowPlan]) -> str:
     return next((each.currency for each in plans.values()), "")
-
-
-def money(cost: float) -> str:
-    """Give a sum of money: "1,234.50", and what is below a hundredth as far as it takes to see it."""
-    if not cost or cost >= 0.01:
-        return f"{cost:,.2f}"
-    return f"{cost:.4f}" if cost >= 0.0001 else "<0.0001"
 
 
 def quantity(line: Line) -> str:
@@ -111,7 +111,17 @@ def _costs(flow: str, each: FlowPlan) -> Table:
     return table
 
 
+def _limit(each: FlowPlan) -> Iterator[str]:
+    """Say whether the estimate fits what the flow may spend."""
+    if each.max_cost:
+        spent = f", {money(each.spent)} of it is spent" if each.spent else ""
+        estimated = f"estimate {money(each.cost.total)}"
+        end = "fits" if each.fits else "would stop before it is done"
+        yield f"max_cost {money(each.max_cost)} {each.currency}{spent}: {estimated}, {end}"
+
+
 def _notes(each: FlowPlan) -> Iterator[str]:
+    yield from _limit(each)
     for tier in each.cost.restoring:
         mark = " (counted above)" if tier.tier == each.cost.tier else ""
         yield (
@@ -138,6 +148,9 @@ def _flow_json(each: FlowPlan) -> dict[str, object]:
         "cost": {
             "currency": each.currency,
             "total": cost.total,
+            "max_cost": each.max_cost or None,
+            "spent": each.spent if each.max_cost else None,
+            "fits": each.fits,
             "lines": [line._asdict() for line in cost.lines],
             "restoring": {
                 tier.tier: {

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from s3flow.model import OUTCOMES, Flow, Outcome, Sample, ScanSummary, State, Total, Verdict
 from s3flow.observe.inventory import NOTHING, Inventory, classes_json, inventory_json
+from s3flow.observe.money import Money
 from s3flow.observe.rates import Rates, rates
 from s3flow.records import Hold
 
@@ -95,6 +96,7 @@ class FlowSnapshot:
     inventory: Inventory = NOTHING
     kept: Mapping[str, int] = field(default_factory=dict)  # verified, and the source stays: why
     held: Hold | None = None  # why no source is deleted
+    money: Money | None = None  # what it has spent of its `max_cost`
 
     @property
     def backlog(self) -> dict[State, tuple[int, int]]:
@@ -127,6 +129,7 @@ def snapshot(
     routes: Sequence[Verdict] = (),
     inventory: Inventory = NOTHING,
     held: Hold | None = None,
+    money: Money | None = None,
 ) -> FlowSnapshot:
     """Put together what the state says of *flow*. *samples* ascend in time; *now* is the epoch's.
 
@@ -159,6 +162,7 @@ def snapshot(
         inventory=inventory,
         kept=_kept(totals),
         held=held,
+        money=money,
     )
 
 
@@ -269,6 +273,7 @@ def _flow_json(one: FlowSnapshot) -> dict[str, Any]:
             "held": one.held and {"why": one.held.why, "since": _iso(one.held.since)},
             "kept": dict(one.kept),
         },
+        "cost": one.money and one.money.as_json(),
         "routes": [_route_json(verdict) for verdict in one.routes],
         **inventory_json(one.inventory),
         "scan": {

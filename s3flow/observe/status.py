@@ -60,6 +60,10 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
     for bucket, why in unlisted_rows(one.inventory):
         table.add_row(name, "not listed", "", "", Text(f"{bucket}: {why}"), style="bold red")
         name = ""
+    if one.money is not None:
+        style = "bold red" if one.money.blocked else ""
+        table.add_row(name, "spent", "", "", Text(one.money.words()), style=style)
+        name = ""
     table.add_row(
         name,
         "listed",

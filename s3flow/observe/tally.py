@@ -307,6 +307,8 @@ class Tally:
 
     def _flow_blocked(self, event: events.FlowBlocked) -> None:
         _count(self._flows[event.flow].blocks, event.reason)
+        if not event.retry_after:  # it waits for whoever reads this
+            self._flows[event.flow].note(event.message)
 
     def _deletes_held(self, event: events.DeletesHeld) -> None:
         self._flows[event.flow].note(f"no source was deleted any more: {event.message}")

@@ -61,3 +61,10 @@ def duration(seconds: float | None) -> str:
 def percent(part: int, whole: int) -> str:
     """Give the share, rounded down: 100% is shown when nothing is left and not before."""
     return "100%" if part >= whole else f"{part * 100 // whole}%"
+
+
+def money(cost: float) -> str:
+    """Give a sum of money: "1,234.50", and what is below a hundredth as far as it takes to see it."""
+    if not cost or cost >= 0.01:
+        return f"{cost:,.2f}"
+    return f"{cost:.4f}" if cost >= 0.0001 else "<0.0001"

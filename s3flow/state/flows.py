@@ -116,7 +116,7 @@ def spent(name: str) -> Steps[Spending | None]:
     """Say what the flow has spent, None where nothing counts it."""
     flow_id = yield from find_flow(name)
     row = first((yield Fetch(sql.GET_META, (spending(flow_id),))))
-    return None if row is None else Spending._make(json.loads(row[0]))
+    return None if row is None else Spending(*json.loads(row[0]))
 
 
 def note_spent(name: str, it: Spending) -> Steps[None]:

@@ -33,6 +33,8 @@ NAMES = {
     "s3flow_scrubbed",
     "s3flow_scan_failures",
     "s3flow_deletes_held",
+    "s3flow_cost_spent",
+    "s3flow_cost_max",
     "s3flow_sources_kept",
     "s3flow_unlisted_buckets",
     "s3flow_scan_last_finished_timestamp_seconds",

@@ -12,7 +12,8 @@ from rich.console import Console
 from s3flow.engine.costs import Egress, Terms, estimate
 from s3flow.engine.workload import Workload
 from s3flow.model import GIB, Limits, Listed, Method
-from s3flow.observe.plans import FlowPlan, money, plan_json, plan_view
+from s3flow.observe.plans import FlowPlan, plan_json, plan_view
+from s3flow.observe.text import money
 from tests.unit.test_costs import AWS, FLOW
 
 ASSUMED = ["prices are [prices] of a [bold]day[/bold]"]

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from s3flow.engine.costs import Egress, Prices, Terms, estimate
 from s3flow.engine.purse import Purse
-from s3flow.engine.tariff import UNIT, Tariff
+from s3flow.engine.tariff import Tariff
 from s3flow.engine.workload import Workload
 from s3flow.errors import ConnectionLost, StateError
-from s3flow.events import FlowBlocked, FlowDrained, FlowUnblocked
+from s3flow.events import FlowBlocked, FlowDrained, FlowUnblocked, Warned
 from s3flow.model import GIB, Change, Flow, Listed, Method, Outcome, State, Transfer
 from s3flow.policies import Mode, Overwrite
-from s3flow.records import Spending
+from s3flow.records import MONEY, Spending
+from s3flow.state.sqlite import open_sqlite
+from s3flow.state.transport import exported, import_state
 from tests.faults import Faulty
 from tests.unit.lab import FLOW, Lab, store
 
@@ -45,7 +47,7 @@ def limit(lab: Lab, most: float, prices: Prices = EGRESS) -> None:
 
 def spending(lab: Lab) -> Spending:
     [(text,)] = lab.query("SELECT value FROM meta WHERE name LIKE 'spending/%'")
-    return Spending._make(json.loads(text))
+    return Spending(*json.loads(text))
 
 
 def reasons(lab: Lab) -> list[str]:
@@ -67,7 +69,7 @@ async def test_what_does_not_fit_waits_until_there_is_more(lab: Lab) -> None:
     assert "has spent 500.00 of max_cost = 509.00 USD" in blocked.message
     assert "raise max_cost" in blocked.message
     assert lab.of(FlowDrained) == []
-    assert spending(lab) == Spending(500 * UNIT, 0, 500 * UNIT)
+    assert spending(lab) == Spending(500 * MONEY, 0, 500 * MONEY, blocked=True)
     assert await lab.sync() == {Outcome.VERIFIED: 50, Outcome.PENDING: 150}
     limit(lab, 1_000.0)
     assert await lab.sync() == {Outcome.VERIFIED: 100, Outcome.PENDING: 100}
@@ -114,7 +116,7 @@ async def test_an_attempt_that_failed_is_paid_too(lab: Lab) -> None:
 
     lab.src.get_object = lost  # type: ignore[method-assign]
     assert await lab.sync() == {Outcome.FAILED: 1}
-    assert spending(lab).spent == 30 * UNIT
+    assert spending(lab).spent == 30 * MONEY
 
 
 async def test_a_restore_is_asked_only_if_what_follows_can_be_paid(lab: Lab) -> None:
@@ -127,7 +129,7 @@ async def test_a_restore_is_asked_only_if_what_follows_can_be_paid(lab: Lab) -> 
     assert await lab.sync() == {Outcome.VERIFIED: 5, Outcome.PENDING: 15}
     assert len(lab.src.asked) == 5
     assert reasons(lab)[-1] == "max_cost"
-    assert spending(lab) == Spending(100 * UNIT, 0, 100 * UNIT)
+    assert spending(lab) == Spending(100 * MONEY, 0, 100 * MONEY, blocked=True)
     limit(lab, 10_000.0, prices)
     assert await lab.sync() == {Outcome.VERIFIED: 20}
     assert len(lab.src.asked) == 20
@@ -142,11 +144,11 @@ async def test_restores_that_are_under_way_are_paid_across_a_restart(lab: Lab) -
     limit(lab, 60.0, prices)
     lab.subscribers.append(lambda _: lab.stop.set() if len(lab.src.asked) == 3 else None)
     assert await lab.sync() == {Outcome.PENDING: 3}
-    assert spending(lab) == Spending(30 * UNIT, 30 * UNIT, 60 * UNIT)
+    assert spending(lab) == Spending(30 * MONEY, 30 * MONEY, 60 * MONEY)
     lab.subscribers.clear()
     assert await lab.sync() == {Outcome.VERIFIED: 3}
     assert len(lab.src.asked) == 3
-    assert spending(lab) == Spending(60 * UNIT, 0, 60 * UNIT)
+    assert spending(lab) == Spending(60 * MONEY, 0, 60 * MONEY)
 
 
 async def test_moves_pay_for_what_they_delete_early(lab: Lab) -> None:
@@ -157,7 +159,7 @@ async def test_moves_pay_for_what_they_delete_early(lab: Lab) -> None:
     assert await lab.sync() == {Outcome.PENDING: 1}
     limit(lab, 1.1, Prices(storage={"STANDARD_IA": month}))
     assert await lab.sync() == {Outcome.DELETED: 1}
-    assert spending(lab).spent == pytest.approx(UNIT, rel=0.01)
+    assert spending(lab).spent == pytest.approx(MONEY, rel=0.01)
 
 
 class Crashed(Exception):
@@ -193,10 +195,10 @@ async def test_a_crash_counts_too_much_at_the_most(lab: Lab, saves: int) -> None
         except* Crashed:
             pass
         done = sum(total.objects for total in await lab.totals() if total.state is State.VERIFIED)
-        assert spending(lab).bound >= 10 * UNIT * done
+        assert spending(lab).bound >= 10 * MONEY * done
         arrived = len(lab.dst.keys("to"))
         assert arrived * 10 <= 500
-        assert spending(lab).bound <= 500 * UNIT
+        assert spending(lab).bound <= 500 * MONEY
     assert done <= 50
 
 
@@ -216,7 +218,7 @@ async def test_a_state_that_cannot_be_written_spends_nothing(lab: Lab) -> None:
 
     lab.wrap_state = Full
     assert await lab.sync() == {Outcome.VERIFIED: 1}
-    assert (failed, spending(lab).spent) == (1, 10 * UNIT)
+    assert (failed, spending(lab).spent) == (1, 10 * MONEY)
 
 
 async def test_a_limit_that_is_left_by_what_came_free_is_used(lab: Lab) -> None:
@@ -229,7 +231,7 @@ async def test_a_limit_that_is_left_by_what_came_free_is_used(lab: Lab) -> None:
     lab.put(b"new", 10)
     limit(lab, 15.0)
     assert await lab.sync() == {Outcome.SKIPPED: 20, Outcome.VERIFIED: 1}
-    assert spending(lab).spent == 10 * UNIT
+    assert spending(lab).spent == 10 * MONEY
 
 
 # --- the purse by itself --------------------------------------------------------------------
@@ -250,21 +252,21 @@ class Notes:
 
 
 CLASSES = ("STANDARD", "STANDARD_IA", "GLACIER", "DEEP_ARCHIVE")
-MONEY = st.floats(0, 1_000, allow_nan=False)
-BY_CLASS = st.dictionaries(st.sampled_from(CLASSES), MONEY)
+PRICE = st.floats(0, 1_000, allow_nan=False)
+BY_CLASS = st.dictionaries(st.sampled_from(CLASSES), PRICE)
 BY_TIER = st.dictionaries(
-    st.sampled_from(CLASSES[2:]), st.dictionaries(st.sampled_from(["Standard", "Bulk"]), MONEY)
+    st.sampled_from(CLASSES[2:]), st.dictionaries(st.sampled_from(["Standard", "Bulk"]), PRICE)
 )
 PRICES = st.builds(
     Prices,
-    listing=MONEY,
+    listing=PRICE,
     get=BY_CLASS,
     put=BY_CLASS,
     retrieval=BY_CLASS,
     storage=BY_CLASS,
     restore=BY_TIER,
     restore_requests=BY_TIER,
-    egress=st.fixed_dictionaries({Egress.INTERNET: MONEY}),
+    egress=st.fixed_dictionaries({Egress.INTERNET: PRICE}),
 )
 OBJECTS = st.lists(
     st.tuples(st.integers(0, 50 * GIB), st.sampled_from(CLASSES)), min_size=1, max_size=20
@@ -325,10 +327,10 @@ async def _spend(
             truly += sum(_truly(flow, prices, each, asked=True) for each in in_flight.values())
             in_flight.clear()
             purse = await opened()  # after a crash
-        limit = int(most * UNIT)
+        limit = int(most * MONEY)
         noted = notes.noted.bound if notes.noted else 0
         assert max(noted, purse._total) <= limit
-        assert truly * (1 - 1e-9) <= noted / UNIT
+        assert truly * (1 - 1e-9) <= noted / MONEY
 
 
 def _truly(flow: Flow, prices: Prices, it: Transfer, *, asked: bool) -> float:
@@ -355,3 +357,33 @@ async def test_it_goes_on_after_being_blocked(lab: Lab) -> None:
     purse.recorded([Change(large, State.RESTORE_REQUESTED)])
     assert await purse.grant([small]) == 1
     assert [type(event) for event in told] == [FlowBlocked, FlowUnblocked]
+
+
+async def test_a_limit_that_stops_nothing_is_told(lab: Lab) -> None:
+    lab.put(b"key", 10)
+    limit(lab, 10.0, FREE)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert any("max_cost stops nothing" in event.message for event in lab.of(Warned))
+
+
+async def test_what_was_spent_goes_with_an_export_and_is_forgotten_with_its_flow(lab: Lab) -> None:
+    lab.put(b"key", 10)
+    limit(lab, 25.0)
+    await lab.sync()
+
+    async def unheld(flow: str, _: object) -> None:
+        raise AssertionError(flow)
+
+    state = await open_sqlite(lab.folder / "state.db")
+    other = await open_sqlite(lab.folder / "other.db")
+    try:
+        lines = "".join([text async for text in exported(state._database, {})]).splitlines(True)
+        await import_state(other._database, iter(lines), unheld)
+        there = await other.spending("flow")
+        assert there is not None
+        assert there.spent == 10 * MONEY
+        assert await state.forget("flow")
+        assert lab.query("SELECT value FROM meta WHERE name LIKE 'spending/%'") == []
+    finally:
+        await state.close()
+        await other.close()
