@@ -122,6 +122,7 @@ def test_json_shape() -> None:
         "proofs": {"etag": 2, "checksum": 1},
         "reasons": {"too_small": 3, "access_denied": 1},
         "dropped": {"tags": 2},
+        "cost": None,
         "routes": [],
         "deletes": {"held": None, "kept": {}},
             "storage_classes": {},
