@@ -10,6 +10,7 @@ from s3flow.engine.route import TOKEN_HEADER, Route, Stopped
 from s3flow.errors import S3flowError
 from s3flow.events import Warned
 from s3flow.model import Discovered, Listed, Method, Proof, State
+from s3flow.ports import Flushing
 
 Look = Callable[[], Awaitable[Proof | None]]
 Patiently = Callable[[Look], Awaitable[Proof | None]]
@@ -34,21 +35,25 @@ async def adopt(
     there = await route.target.find(plan.target_bucket(flow, bucket), sorted(places))
     slots = asyncio.Semaphore(LOOKS)
 
-    async def consider(each: Discovered, copy: Listed) -> bool:
+    async def consider(key: bytes, copy: Listed) -> tuple[bytes, Proof, str] | None:
         async with slots:
-            proof = await _equal(route, bucket, each.entry, copy, patiently)
-        if proof is None:
-            return False
-        each.state, each.method, each.proof = State.VERIFIED, Method.ADOPTED, proof
-        each.target_etag = copy.etag
-        return True
+            proof = await _equal(route, bucket, places[key].entry, copy, patiently)
+        return None if proof is None else (key, proof, copy.etag)
 
     try:
         async with asyncio.TaskGroup() as group:
-            looks = [group.create_task(consider(places[key], copy)) for key, copy in there.items()]
+            looks = [group.create_task(consider(key, copy)) for key, copy in there.items()]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return sum(look.result() for look in looks)
+    equal = [it for look in looks if (it := look.result()) is not None]
+    if equal and isinstance(route.target, Flushing):
+        # Whoever wrote them may not have waited for the disk, and their sources may be deleted next.
+        await route.target.flush(plan.target_bucket(flow, bucket), [key for key, _, _ in equal])
+    for key, proof, etag in equal:
+        each = places[key]
+        each.state, each.method, each.proof = State.VERIFIED, Method.ADOPTED, proof
+        each.target_etag = etag
+    return len(equal)
 
 
 async def _equal(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from s3flow.model import (
     Attributes,
@@ -276,3 +276,12 @@ class Target(Protocol):
 
 
 Clock = Callable[[], float]
+
+
+@runtime_checkable
+class Flushing(Protocol):
+    """A target whose objects others may have written without waiting until they are durable."""
+
+    async def flush(self, bucket: str, keys: Sequence[bytes]) -> None:
+        """Make durable what is under *keys*."""
+        ...

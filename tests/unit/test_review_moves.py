@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from s3flow.engine import deleter
+from s3flow.errors import Refused
 from s3flow.model import Filters, Outcome, Place, State
 from s3flow.policies import Mode
+from s3flow.stores.local import LocalStore
+from s3flow.stores.local import store as local_store
+from s3flow.stores.local.paths import Directory
+from tests.faults import Raising
 from tests.unit.lab import Lab, store
 
 
@@ -79,3 +84,41 @@ async def test_what_has_no_etag_is_not_deleted(lab: Lab) -> None:
     assert lab.src.keys("from") == [b"a"]
     assert lab.differences() == []
     assert await reasons(lab) == {"delete_failed": 1}
+
+
+# --- files that others wrote ----------------------------------------------------------------------
+
+
+async def test_what_is_adopted_from_a_disk_is_durable_before_it_is_recorded(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program that wrote it need not have synced it, and then its source is deleted."""
+    disk = lab.folder / "disk"
+    (disk / "to" / "sub").mkdir(parents=True)
+    for key in ("a", "sub/b"):
+        (disk / "to" / key).write_bytes(lab.put(key.encode(), 10))
+    before: list[list[object]] = []
+    flushed = local_store.flush
+
+    def flush(directory: Directory) -> None:
+        before.append(lab.query("SELECT id FROM objects WHERE state = 10"))
+        flushed(directory)
+
+    monkeypatch.setattr(local_store, "flush", flush)
+    lab.target = LocalStore("dst", disk)
+    lab.change(mode=Mode.MOVE)
+    assert await lab.sync() == {Outcome.DELETED: 2}
+    assert before == [[]]  # once for both: they are on one disk
+    await lab.target.close()
+
+
+async def test_what_cannot_be_made_durable_is_not_adopted(lab: Lab) -> None:
+    disk = lab.folder / "disk"
+    (disk / "to").mkdir(parents=True)
+    (disk / "to" / "a").write_bytes(lab.put(b"a", 10))
+    local = LocalStore("dst", disk)
+    lab.target = Raising(local, Refused("a bad disk"), lambda it: it.method == "flush")
+    lab.change(mode=Mode.MOVE)
+    assert await lab.sync() == {}
+    assert lab.src.keys("from") == [b"a"]
+    await local.close()

@@ -243,6 +243,11 @@ class LocalStore:
         with self._translated("", b""):
             await self._threads.run(lambda: self._directories.recognise(flow, written=written))
 
+    async def flush(self, bucket: str, keys: Sequence[bytes]) -> None:
+        """Make durable what others have written under *keys*."""
+        with self._translated(bucket, b""):
+            await self._threads.run(self._flush, {split(bucket, key)[0] for key in keys})
+
     async def sweep(self, older_than: float) -> int:
         """Remove leftovers of crashes from before *older_than* (seconds since the epoch).
 
@@ -350,6 +355,16 @@ class LocalStore:
                 for name in map(os.fsencode, os.listdir(directory.fd)):  # noqa: PTH208 - by descriptor
                     if name.startswith(mark):
                         remove(directory, name)
+
+    def _flush(self, paths: Iterable[bytes]) -> None:
+        self._directories.check_root()
+        disks: set[int] = set()
+        for path in paths:
+            with suppress(FileNotFoundError):  # whoever looks next finds nothing there
+                directory = self._directories.open(path)
+                if directory.device not in disks:
+                    disks.add(directory.device)
+                    flush(directory)
 
     def _sweep(self, older_than: float, stop: threading.Event) -> int:
         self._directories.check_root()
