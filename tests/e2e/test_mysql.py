@@ -20,6 +20,7 @@ from tests.e2e.test_daemon import address, ask
 OBJECTS = 400
 SIZE = 10_000  # bytes
 PACE = 700_000  # bytes per second: six seconds for all of them
+UNPACED = {"S3FLOW__DAEMON__MAX_BYTES_PER_S": "0"}  # for what is only to end
 PASSWORD = "pa55-w0rd-canary"
 AWAY = 3.0  # seconds that the server is away
 
@@ -91,7 +92,7 @@ def test_killed_at_work_it_goes_on_from_the_server(
         running.until(lambda reached=reached: len(puts(filled)) > reached)
         running.kill()
         assert adds_up(program.flow())
-    done = program.run("sync")
+    done = program.run("sync", **UNPACED)
     assert PASSWORD not in done.out + done.err
     check_all_there(stage, program)
     repeated = sum(puts(filled).values()) - TOTAL
@@ -103,7 +104,7 @@ def test_killed_at_work_it_goes_on_from_the_server(
     )
     assert rows == distinct == TOTAL
     stage.put("docs/later")
-    program.run("sync")
+    program.run("sync", **UNPACED)
     assert puts(filled)["docs/later"] == 1
 
 
@@ -237,7 +238,7 @@ def test_a_stop_while_the_server_is_away_ends(
         assert PASSWORD not in refused.err
     finally:
         server.start()
-    program.run("sync")
+    program.run("sync", **UNPACED)
     check_all_there(stage, program)
 
 
@@ -251,7 +252,7 @@ def test_who_was_taken_over_ends_at_once(
     schemas.query("UPDATE holder SET epoch = epoch + 1, name = 'pid 7 on there'", database)
     ended = running.wait(75)
     assert "was taken over by pid 7 on there" in ended.err
-    program.run("sync")
+    program.run("sync", **UNPACED)
     check_all_there(stage, program)
 
 
