@@ -117,3 +117,11 @@ def test_a_refusal_says_which_permission_is_needed_and_names_the_request() -> No
     assert "s3:GetObject" in str(error)
     assert "s3:ListBucket" in str(error)
     assert "REQ7" in str(error)
+
+
+def test_what_is_locked_is_not_put_down_to_permissions() -> None:
+    said = "Access Denied because object protected by object lock."
+    locked = failure(403, "AccessDenied", "DeleteObject")._replace(message=said)
+    assert "legal hold is lifted" in str(translate(locked, NOW))
+    assert "the credentials need" not in str(translate(locked, NOW))
+    assert "s3:DeleteObject" in str(translate(failure(403, "AccessDenied", "DeleteObject"), NOW))

@@ -180,6 +180,12 @@ def _remedy(failure: Failure) -> str:
             "check the KMS key: its region, that it is enabled, and that its policy lets us use it"
         )
     remedy = _REMEDIES.get(failure.code, "")
+    if (
+        "object lock" in failure.message.lower()
+    ):  # a retention or a legal hold, and no permission's want
+        return (
+            "it goes when its retention has ended, or its legal hold is lifted: then s3flow retry"
+        )
     if not remedy and (failure.code == "AccessDenied" or failure.status == 403):
         needed = _PERMISSIONS.get(failure.operation)
         if needed and failure.code not in ("InvalidObjectState", "RequestTimeTooSkewed"):
