@@ -9,13 +9,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from s3flow.errors import StateError, StateLost
 from s3flow.model import State, Transfer
 from s3flow.ports import StateStore
 
 CLAIM = 500
 CLAIM_PAID = 25  # where each is paid before it is begun: after a crash all of them count
-STATE_AGAIN = 5.0  # seconds until a state that could not be written is tried again
 LONGEST_WAIT = 30.0  # seconds; a wait ends by an event, this only heals a missed one
 
 
@@ -100,16 +98,12 @@ class Feed:
     async def _fill(self) -> bool:
         """Claim, or wait until there may be something to claim. False when there never will be."""
         self._wake.clear()
-        if await self._claim():
-            return True
         closed = self._closed
-        if not self.in_flight:
-            await self._flush()
-            if await self._claim():
-                return True
+        if await self._claim() or (not self.in_flight and await self._claim_the_last()):
+            return True
         due = None if self._unpaid else await self._state.next_retry(self._flow)
         if self._purse is not None and await self._is_spent(self._purse, due):
-            if closed:
+            if closed or self._stop.is_set():
                 return False
             await self._sleep(None)
             return True
@@ -122,6 +116,11 @@ class Feed:
                 return False
         await self._sleep(due)
         return True
+
+    async def _claim_the_last(self) -> bool:
+        """Claim once more, when nothing can come back any more of what was in flight."""
+        await self._flush()
+        return await self._claim()
 
     async def _claim(self) -> bool:
         self._unpaid = False
@@ -138,16 +137,17 @@ class Feed:
         try:
             count = await purse.grant(claimed)
             self._unpaid = not count
-        except StateLost:
-            raise
-        except StateError:  # nothing is spent that is not noted
-            await self._sleep(time.time() + STATE_AGAIN)
         finally:
             await self._state.release(claimed[count:])
         return claimed[:count]
 
     async def _is_spent(self, purse: Payer, due: float | None) -> bool:
-        """Say whether nothing more can be paid, and nothing is under way that may change that."""
+        """Say whether nothing more can be paid, and nothing is under way that may change that.
+
+        At a stop nothing more is.
+        """
+        if self._stop.is_set():
+            return True
         if self.in_flight or due is not None or not (self._unpaid or purse.is_short):
             return False
         purse.block()

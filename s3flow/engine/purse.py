@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from s3flow.engine.tariff import Quote, Tariff
-from s3flow.errors import Archived, CostReached, StateError, TargetExists
+from s3flow.errors import Archived, CostReached, StateError, StateLost, TargetExists
 from s3flow.events import Emit, FlowBlocked, FlowUnblocked, Warned
 from s3flow.model import ARCHIVES, Change, Flow, State, Transfer
 from s3flow.ports import StateStore
@@ -17,6 +17,7 @@ from s3flow.records import MONEY, Spending
 
 AHEAD = 100  # the part of `max_cost` that is noted before it is spent: a crash counts it as spent
 LOOK_AGAIN = 0.5  # seconds
+STATE_RETRY = 5.0  # seconds until a state that could not be written is tried again
 _WAITING = (State.RESTORE_REQUESTED, State.RESTORING)
 _LOOKED = (  # nothing was read or written
     (State.SKIPPED, TargetExists.reason),
@@ -151,14 +152,32 @@ class Purse:
             self._granted[transfer.id] = Granted(quote, drawn)
             fresh += quote.most - drawn
             count += 1
-        try:
-            await self._make_durable()
-        except StateError:
+        if not await self._made_durable():
             self.returned(transfers[:count])
-            raise
+            return 0
         if fresh:
             self._unblock()
         return count
+
+    async def _made_durable(self) -> bool:
+        """Try until what is to be spent is noted; False when the daemon stops before."""
+        warned = False
+        while True:
+            try:
+                await self._make_durable()
+            except StateLost:
+                raise
+            except StateError as error:
+                if not warned:
+                    message = f"nothing is spent that the state does not note, all waits: {error}"
+                    self.emit(Warned(self.flow.name, message))
+                warned = True
+            else:
+                return True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STATE_RETRY):
+                    await self.stop.wait()
+                return False
 
     async def grant_restores(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """Pay the restores of the first of *transfers*, as far as their transfers can be paid then."""

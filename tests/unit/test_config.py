@@ -402,6 +402,9 @@ def test_endpoint_refusals(folder: Folder, text: str, part: str) -> None:
         ),
         (flow("src:b", "dst:b", 'multipart_threshold = "6GiB"'), "flows[0].multipart_threshold:"),
         (flow("src:b", "nas:", "min_size = 2", "max_size = 1"), "flows[0].min_size: is more than"),
+        (flow("src:b", "nas:", "max_cost = -1.0"), "flows[0].max_cost:"),
+        (flow("src:b", "nas:", "max_cost = inf"), "flows[0].max_cost:"),
+        (flow("src:b", "nas:", 'max_cost = "much"'), "flows[0].max_cost:"),
         (flow("src:b", "nas:", 'exclude_buckets = ["x"]'), "flows[0].exclude_buckets: needs"),
         (
             flow("src:b", "nas:b/") + flow("src:c", "nas:c/"),
@@ -412,6 +415,13 @@ def test_endpoint_refusals(folder: Folder, text: str, part: str) -> None:
 def test_flow_refusals(folder: Folder, text: str, part: str) -> None:
     [problem] = folder.problems(SRC, DST, NAS, text)
     assert problem.startswith(part)
+
+
+def test_a_flow_may_spend_so_much_in_the_currency_of_the_prices(folder: Folder) -> None:
+    prices = '[prices]\ncurrency = "EUR"\n'
+    settings = folder.load(prices, SRC, NAS, flow("src:b", "nas:", "max_cost = 12.5"))
+    [spec] = settings.flow_specs()
+    assert (spec.max_cost, spec.currency) == (12.5, "EUR")
 
 
 # --- loops and collisions -------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s3flow.engine import purse as purse_module
 from s3flow.engine.costs import Egress, Prices, Terms, estimate
 from s3flow.engine.purse import Purse
 from s3flow.engine.tariff import Tariff
@@ -202,7 +203,10 @@ async def test_a_crash_counts_too_much_at_the_most(lab: Lab, saves: int) -> None
     assert done <= 50
 
 
-async def test_a_state_that_cannot_be_written_spends_nothing(lab: Lab) -> None:
+async def test_a_state_that_cannot_be_written_spends_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purse_module, "STATE_RETRY", 0.01)
     lab.put(b"key", 10)
     limit(lab, 100.0)
     failed = 0
@@ -210,7 +214,7 @@ async def test_a_state_that_cannot_be_written_spends_nothing(lab: Lab) -> None:
     class Full(Faulty):
         async def note_spending(self, flow: str, it: Spending) -> None:
             nonlocal failed
-            if failed < 1:
+            if failed < 5:
                 failed += 1
                 assert lab.dst.keys("to") == []
                 raise StateError("full")
@@ -218,7 +222,25 @@ async def test_a_state_that_cannot_be_written_spends_nothing(lab: Lab) -> None:
 
     lab.wrap_state = Full
     assert await lab.sync() == {Outcome.VERIFIED: 1}
-    assert (failed, spending(lab).spent) == (1, 10 * MONEY)
+    assert (failed, spending(lab).spent) == (5, 10 * MONEY)
+    assert any("does not note" in event.message for event in lab.of(Warned))
+
+
+async def test_a_stop_ends_while_the_state_cannot_be_written(lab: Lab) -> None:
+    lab.put(b"key", 10)
+    limit(lab, 100.0)
+
+    class Full(Faulty):
+        async def note_spending(self, flow: str, it: Spending) -> None:
+            raise StateError("full")
+
+    lab.wrap_state = Full
+    lab.stop_at(Warned)
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    assert lab.of(FlowDrained) == []
+    lab.subscribers.clear()
+    lab.wrap_state = lambda state: state
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
 
 
 async def test_a_limit_that_is_left_by_what_came_free_is_used(lab: Lab) -> None:
