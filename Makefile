@@ -25,7 +25,7 @@ mariadb:      ## see that there is a MariaDB for the tests; installs it where ap
 	  { echo "the tests need MariaDB: run 'apt-get install --no-install-recommends mariadb-server' and try again"; exit 1; }
 
 test: $(VENV)/.ready mariadb   ## all tests that need nothing but pip and MariaDB (under 10 minutes on 2 cores)
-	$(PY) -m pytest -n 2 --dist loadfile -m "not integration and not long"
+	$(PY) -m pytest -n 2 --dist worksteal -m "not integration and not long"
 
 check: lint         ## what a change must pass: lint, types, import contracts, tests
 	$(MAKE) test
