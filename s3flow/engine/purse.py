@@ -229,14 +229,19 @@ class Purse:
             elif transfer.state is State.RESTORING and change.state in (
                 State.FAILED,
                 State.RESTORE_REQUESTED,
-            ):  # what was set aside is not needed, or will be anew
-                self._restores.discard(transfer.id)
-                self._aside -= min(self._aside, self.tariff.quote(transfer).most)
+            ):
+                self._spare(transfer)
         self._changed.set()
         if self._total == before:
             return False
         self.is_short = False
         return True
+
+    def _spare(self, transfer: Transfer) -> None:
+        """Set nothing aside any more for a transfer that will not follow its restore, or is paid anew."""
+        self._restores.discard(transfer.id)
+        if self.tariff.knows(transfer.bucket):  # else it is left to the next one that thaws
+            self._aside -= min(self._aside, self.tariff.quote(transfer).most)
 
     def returned(self, transfers: Sequence[Transfer]) -> None:
         """Take back what is held for transfers that were not begun."""

@@ -67,6 +67,10 @@ class Tariff:
         if bucket not in self._egress:
             self._egress[bucket] = await self._borders(bucket)
 
+    def knows(self, bucket: str) -> bool:
+        """Say whether *bucket* is learnt: only then are its objects priced."""
+        return bucket in self._egress
+
     def quote(self, transfer: Transfer) -> Quote:
         """Price a transfer that can be read. Its bucket is learnt."""
         streamed = copied = 0

@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Stage
 from tests.e2e.program import Program
+from tests.e2e.test_daemon import address, ask
 
 OBJECTS = 200
 GET = 1_000.0  # of a thousand
@@ -71,3 +72,23 @@ def test_a_killed_flow_has_never_spent_more_than_is_known(stage: Stage) -> None:
         program.run("sync", code=1)
     assert 60 < arrived(stage) <= proxy.counts()["get"] <= 120
     assert proxy.counts()["get"] <= cost(program)["spent"] <= 120
+
+
+def test_a_daemon_that_has_spent_all_says_so_and_waits(stage: Stage) -> None:
+    for number in range(10):
+        stage.put(f"{number:03d}")
+    program = set_up(stage, 4.0, listen="127.0.0.1:0")
+    running = program.start("run")
+    url = address(running)
+    running.until(
+        lambda: 's3flow_flow_blocked{flow="flow-0",reason="max_cost"} 1' in ask(f"{url}/metrics")[1]
+    )
+    running.until(lambda: 's3flow_cost_spent{flow="flow-0"} 4.0' in ask(f"{url}/metrics")[1])
+    (flow,) = json.loads(ask(f"{url}/api/status")[1])["flows"]
+    assert flow["objects"]["verified"] == 4
+    running.stop()
+    running.wait(0)
+    (entry,) = [entry for entry in running.logged() if entry["event"] == "flow is blocked"]
+    assert "has spent 4.00 of max_cost = 4.00 USD" in entry["message"]
+    reports = (program.folder / "logs").glob("*.log")
+    assert any("raise max_cost" in path.read_text().replace("\n", " ") for path in reports)

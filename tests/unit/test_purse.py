@@ -17,7 +17,7 @@ from s3flow.engine.costs import Egress, Prices, Terms, estimate
 from s3flow.engine.purse import Purse
 from s3flow.engine.tariff import Tariff
 from s3flow.engine.workload import Workload
-from s3flow.errors import ConnectionLost, StateError
+from s3flow.errors import ConnectionLost, StateError, StateLost
 from s3flow.events import FlowBlocked, FlowDrained, FlowUnblocked, Warned
 from s3flow.model import GIB, Change, Flow, Listed, Method, Outcome, State, Transfer
 from s3flow.policies import Mode, Overwrite
@@ -150,6 +150,26 @@ async def test_restores_that_are_under_way_are_paid_across_a_restart(lab: Lab) -
     assert await lab.sync() == {Outcome.VERIFIED: 3}
     assert len(lab.src.asked) == 3
     assert spending(lab) == Spending(60 * MONEY, 0, 60 * MONEY)
+
+
+async def test_a_restore_that_a_crash_kept_from_being_asked_is_paid_anew(lab: Lab) -> None:
+    lab.change(restore_poll=0.02)
+    for number in range(3):
+        lab.put(b"%03d" % number, 10, storage_class="GLACIER")
+    prices = Prices(restore=RESTORES, egress=EGRESS.egress)
+    limit(lab, 200.0, prices)
+    restore = lab.src.restore_object
+
+    async def gone(*_: object, **__: object) -> Any:
+        raise StateLost("gone")
+
+    lab.src.restore_object = gone  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup):
+        await lab.sync()
+    lab.src.restore_object = restore  # type: ignore[method-assign]
+    assert await lab.sync() == {Outcome.VERIFIED: 3}
+    assert len(lab.src.asked) == 3
+    assert 60 * MONEY <= spending(lab).spent + spending(lab).aside <= 140 * MONEY
 
 
 async def test_moves_pay_for_what_they_delete_early(lab: Lab) -> None:
