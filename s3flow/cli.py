@@ -200,7 +200,7 @@ def failures(
     flow: Flows = None,
     limit: Annotated[int, typer.Option(help="At most so many of each flow.")] = 100,
 ) -> None:
-    """List failed objects with their reasons, one a line, separated by tabs."""
+    """List failed objects, and sources that stay, with their reasons: one a line, separated by tabs."""
     from s3flow.observe.text import shown
     from s3flow.operations import read_failures
 

@@ -113,6 +113,7 @@ class FlowAccount(Figures):
     warnings_left_out: int
     state: dict[str, int]
     state_bytes: dict[str, int]
+    sources_kept: dict[str, int]  # by reason: proven copies whose sources had to stay
     listed_to_the_end: bool
 
 
@@ -213,6 +214,7 @@ def _flow_account(
         warnings_left_out=tally.notes_left_out,
         state=snapshot.objects.as_json() if snapshot else {},
         state_bytes=snapshot.bytes.as_json() if snapshot else {},
+        sources_kept=dict(snapshot.kept) if snapshot else {},
         listed_to_the_end=bool(
             snapshot and snapshot.scan and snapshot.scan.finished and not snapshot.scan.unfinished
         ),

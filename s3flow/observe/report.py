@@ -145,6 +145,9 @@ def _flow_tail(one: FlowAccount) -> Iterator[str]:
         for name, number in state.items():
             if number or name == "listed":
                 yield _columns(f"  {name}", f"{number:,}", "", size(volume[name]))
+        if one["sources_kept"]:
+            why = _listing(one["sources_kept"])
+            yield from _wrapped(f"Sources stay: {why}. Which, and why: s3flow failures")
         if not one["listed_to_the_end"]:
             yield from _wrapped("The source is not listed to its end: there may be more.")
 

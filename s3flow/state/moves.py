@@ -25,6 +25,10 @@ KEPT_IDS = (
     " AND reason NOT IN ('', 'weak_proof', 'unreadable-metadata') AND (? IS NULL OR reason = ?)"
     " ORDER BY id LIMIT 2000"
 )
+KEPT_ROWS = (
+    "SELECT b.name, o.object_key, o.reason, o.message FROM objects o JOIN buckets b ON b.id = o.bucket_id"
+    " WHERE o.flow_id = ? AND o.state = 10 AND o.due_at = 0 AND o.reason <> '' ORDER BY o.id LIMIT ?"
+)
 COUNT_VERIFIED = (
     "SELECT reason, sum(objects) FROM totals WHERE flow_id = ? AND state = 10 AND objects <> 0"
     " GROUP BY reason"
@@ -102,3 +106,12 @@ def kept(flow_id: int) -> Steps[bool]:
     """Say whether sources had to stay that may be tried again."""
     counts = dict((yield Fetch(COUNT_VERIFIED, (flow_id,))))
     return any(reason not in ("", WEAK_PROOF, LOST_METADATA) for reason in counts)
+
+
+def kept_rows(flow_id: int | None, limit: int) -> Steps[list[tuple[str, bytes, str, str]]]:
+    """Give (bucket, key, reason, message) of sources that had to stay; looks only where there are some."""
+    counts = dict((yield Fetch(COUNT_VERIFIED, (flow_id,))))
+    if not any(counts) or limit <= 0:
+        return []
+    rows = yield Fetch(KEPT_ROWS, (flow_id, limit))
+    return [(bucket, key, reason, message) for bucket, key, reason, message in rows]

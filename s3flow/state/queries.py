@@ -161,9 +161,18 @@ class Queries:
         return dict(rows)
 
     async def failures(self, flow: str, limit: int) -> list[tuple[str, bytes, str, str]]:
-        """Give (bucket, key, reason, message) of failed objects, in the order of discovery."""
-        rows = await self._select(sql.FAILURES, flow, limit)
-        return [(bucket, key, reason, message) for bucket, key, reason, message in rows]
+        """Give (bucket, key, reason, message) of failed objects, in the order of discovery.
+
+        Then those of objects that were copied, and whose sources had to stay.
+        """
+
+        def work() -> Steps[list[tuple[str, bytes, str, str]]]:
+            flow_id = yield from flows.find_flow(flow)
+            rows = yield Fetch(sql.FAILURES, (flow_id, limit))
+            failed = [(bucket, key, reason, message) for bucket, key, reason, message in rows]
+            return failed + (yield from moves.kept_rows(flow_id, limit - len(failed)))
+
+        return await self._database.read(work)
 
     async def verdicts(self, flow: str) -> list[Verdict]:
         """Give what is known of the ways that the flow's objects go, by bucket."""

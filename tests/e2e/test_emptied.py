@@ -37,7 +37,7 @@ BUCKETS = {
 }
 CLASSES = ("STANDARD", "GLACIER", "STANDARD_IA", "STANDARD", "STANDARD", "DEEP_ARCHIVE")
 OBJECTS = 2_000
-FEW = 500
+FEW = 300
 MOST = 40
 THAW = 0.5  # seconds
 S3 = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -217,7 +217,7 @@ def everything_is_emptied(account: Account, program: Program) -> None:
 def test_what_is_overwritten_between_proof_and_delete_is_emptied_too(
     account: Account, stored: str
 ) -> None:
-    fill(account, 60)
+    fill(account, 30)
     witness = Witness(account)
     chosen = "emptied-logs/folder 3/0003"
     first = account.expected[chosen]
@@ -247,7 +247,7 @@ def careless(request: Request) -> float:
 
 
 def test_a_store_that_ignores_conditions_keeps_everything(account: Account) -> None:
-    archived = fill(account, 60)
+    archived = fill(account, 30)
     unconditional = re.compile(rb"(?i)\r\nif-match:[^\r]*")
     with Proxy(
         account.server.url, delay=careless, rewrite=lambda head: unconditional.sub(b"", head)
@@ -256,12 +256,12 @@ def test_a_store_that_ignores_conditions_keeps_everything(account: Account) -> N
         done = program.run("sync", code=1)
         assert left(account) == account.expected.keys()
         assert account.arrived() == account.expected
-        assert program.flow()["deletes"]["kept"] == {"unguarded_delete": 60}
+        assert program.flow()["deletes"]["kept"] == {"unguarded_delete": 30}
         for said in (done.out, program.run("status").out, program.run("report").out):
             assert "unguarded_delete" in said
         assert "unguarded_delete" in done.err
         program = impatient(account, proxy.url, unguarded_delete=True)
-        assert "60 objects" in program.run("retry").out
+        assert "30 objects" in program.run("retry").out
         before = len(proxy.requests)
         program.run("sync")
         later = proxy.requests[before:]
@@ -271,7 +271,7 @@ def test_a_store_that_ignores_conditions_keeps_everything(account: Account) -> N
 
 
 def test_a_legal_hold_keeps_its_object_and_stops_no_other(account: Account) -> None:
-    fill(account, 60)
+    fill(account, 30)
     account.client.create_bucket(Bucket="emptied-locked", ObjectLockEnabledForBucket=True)
     for number in range(6):
         account.put("emptied-locked", f"{number}")
@@ -284,6 +284,10 @@ def test_a_legal_hold_keeps_its_object_and_stops_no_other(account: Account) -> N
     assert program.flow()["deletes"]["kept"] == {"delete_denied": 1}
     for said in (done.out, program.run("status").out, program.run("report").out):
         assert "delete_denied" in said
+    [line] = program.run("failures").out.splitlines()
+    assert "emptied-locked/4\tdelete_denied\t" in line
+    program.run("sync", code=1)  # nothing was done, and it is told all the same
+    assert "Sources stay: delete_denied 1" in program.run("report").out
     account.client.put_object_legal_hold(**held, LegalHold={"Status": "OFF"})
     program.run("retry")
     program.run("sync")
@@ -294,7 +298,7 @@ def test_a_legal_hold_keeps_its_object_and_stops_no_other(account: Account) -> N
 def test_files_that_are_lost_after_their_proof_are_fetched_again(
     account: Account, lost: int
 ) -> None:
-    fill(account, 200)
+    fill(account, 150)
     program = impatient(account, account.server.url)
     program.run("sync", "--no-delete")
     assert account.arrived() == account.expected
@@ -315,30 +319,31 @@ def test_files_that_are_lost_after_their_proof_are_fetched_again(
 
 
 def test_a_listing_that_comes_back_half_empty_deletes_nothing(account: Account) -> None:
-    fill(account, 300)
+    fill(account, 140)
     halves: list[bytes] = []
 
     def halve(head: bytes) -> bytes:
         first, _, rest = head.partition(b"\r\n")
-        if halves and b"list-type=2" in first:
+        if halves and b"list-type=2" in first and b"s3flow-probe" not in first:
             halves.append(first)
             first = first.replace(b"?", b"?prefix=folder%200/&", 1)
         return first + b"\r\n" + rest
 
     with Proxy(account.server.url, rewrite=halve) as proxy:
-        program = impatient(account, proxy.url)
-        program.run("sync", "--no-delete")
+        # What was proven before may go while the listing is under way: not so after a while of grace.
+        program = impatient(account, proxy.url, delete_after="5s")
+        program.run("sync")
         halves.append(b"")
-        done = program.run("sync", code=None)
+        done = program.run("sync", code=1)
         assert len(halves) > 1
         assert left(account) == account.expected.keys()
         assert "max_missing" in program.flow()["deletes"]["held"]["why"]
         for said in (done.out, program.run("status").out, program.run("report").out):
             assert "max_missing" in said, said
-        assert done.code != 0
         halves.clear()
-        program.run("release", "account")
-        program.run("sync")
+        assert "released" in program.run("release", "account").out
+        while left(account):  # the grace period ends in between
+            program.run("sync")
     everything_is_emptied(account, program)
 
 
@@ -347,9 +352,8 @@ def test_a_full_disk_pauses_the_emptying(account: Account) -> None:
     account.make("emptied-large", "eu-west-1")
     for number in range(60):
         body = b"%d " % number * 50_000
-        stored = CLASSES[number % 3]
         place = {"Bucket": "emptied-large", "Key": f"{number}"}
-        account.client.put_object(**place, Body=body, StorageClass=stored)
+        account.client.put_object(**place, Body=body)
         account.expected[f"emptied-large/{number}"] = sha256(body).hexdigest()
     witness = Witness(account)
     with (
