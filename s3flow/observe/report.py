@@ -38,7 +38,13 @@ def summary_lines(snapshots: Sequence[FlowSnapshot], report: Path | None = None)
             lines.append(f"  no source is deleted: {why}; to go on: s3flow release {one.name}")
         lines += _counted("sources stay", one.kept)
         lines += _counted("not carried by the target", one.dropped)
-        lines += inventory_lines(one.inventory, pending=bool(one.objects.pending))
+        if one.thawing is not None:
+            lines.append(
+                f"  archived: {one.thawing.objects:,} objects, {size(one.thawing.bytes)}, wait for a restore"
+            )
+        # Where some thaw already, the listing's count of archived ones is no longer what is left of them.
+        fresh = bool(one.objects.pending) and one.thawing is None
+        lines += inventory_lines(one.inventory, pending=fresh)
         if one.money is not None:
             lines.append(f"  spent: {one.money.words()}")
         if one.scan and one.scan.unfinished:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
 from s3flow.model import Flow, Place, ScanSummary, State, Total
 from s3flow.observe.inventory import Inventory, class_rows, inventory_lines
 from s3flow.observe.metrics import Metrics
-from s3flow.observe.progress import FlowSnapshot, as_json, snapshot
+from s3flow.observe.progress import FlowSnapshot, Thawing, as_json, snapshot
 from s3flow.observe.report import summary_lines
 from s3flow.observe.status import status_table
-from s3flow.records import ClassStates, ClassTotal, Unlisted
+from s3flow.records import ClassStates, ClassTotal, Hold, Unlisted
 
 FLOW = Flow(name="all", source=Place("src", "*", b""), target=Place("nas", "{bucket}", b""))
 SCANNED = ScanSummary(finished=1_700_000_000.0, unfinished=False, listed=6)
@@ -120,6 +121,19 @@ def test_a_command_ends_with_what_was_frozen_and_refused() -> None:
     refused = [line for line in lines if "not listed" in line]
     assert len(refused) == 11
     assert refused[-1].endswith("and 2 more: s3flow status --json")
+
+
+def test_a_command_ends_with_what_waits_for_restores_once_some_were_asked_for() -> None:
+    some = replace(take(Inventory(CLASSES)), thawing=Thawing(3, 30, None, None))
+    lines = [line for line in summary_lines([some]) if "archived" in line]
+    assert lines == ["  archived: 3 objects, 30 B, wait for a restore"]
+
+
+def test_a_command_ends_with_the_sources_that_stay() -> None:
+    hold = Hold("of mine", 1_700_000_000.0)
+    lines = summary_lines([replace(take(Inventory()), held=hold, kept={"delete_denied": 2})])
+    assert "  no source is deleted: of mine; to go on: s3flow release all" in lines
+    assert "  sources stay: delete_denied 2" in lines
 
 
 def test_a_gauge_counts_the_buckets_that_were_refused() -> None:
