@@ -8,7 +8,7 @@ import errno
 import gc
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ async def store(tmp_path: Path) -> AsyncIterator[LocalStore]:
     opened = LocalStore("disk", tmp_path)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def spare() -> Iterator[None]:
+    """Leave out what was there before where cycles are looked for: hundreds of times in one test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 async def put(store: LocalStore, key: bytes, data: bytes, chunk_size: int = 65_536) -> None:
