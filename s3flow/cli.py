@@ -82,6 +82,8 @@ def _work(
     if once or scan_only:
         for line in summary_lines(snapshots, file):
             typer.echo(line)
+        if no_delete:
+            typer.echo("no source was deleted, whatever its flow says: --no-delete")
     raise typer.Exit(int(ending))
 
 

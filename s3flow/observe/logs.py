@@ -253,7 +253,8 @@ class LogEvents:
         self._log.info("flow goes on", flow=event.flow, reason=event.reason)
 
     def _deletes_held(self, event: events.DeletesHeld) -> None:
-        self._log.error(
+        say = self._log.error if event.reason == "circuit_breaker" else self._log.warning
+        say(
             "no source is deleted, copies go on",
             flow=event.flow,
             reason=event.reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -300,7 +301,7 @@ def test_files_that_are_lost_after_their_proof_are_fetched_again(
 ) -> None:
     fill(account, 150)
     program = impatient(account, account.server.url)
-    program.run("sync", "--no-delete")
+    assert "no source was deleted" in program.run("sync", "--no-delete").out
     assert account.arrived() == account.expected
     for name in sorted(account.expected)[:lost]:
         (account.disk / name).unlink()
@@ -340,6 +341,8 @@ def test_a_listing_that_comes_back_half_empty_deletes_nothing(account: Account) 
         assert "max_missing" in program.flow()["deletes"]["held"]["why"]
         for said in (done.out, program.run("status").out, program.run("report").out):
             assert "max_missing" in said, said
+        [held] = [json.loads(line) for line in done.err.splitlines() if "copies go on" in line]
+        assert held["level"] == "error"
         halves.clear()
         assert "released" in program.run("release", "account").out
         while left(account):  # the grace period ends in between
