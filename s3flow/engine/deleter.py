@@ -19,6 +19,7 @@ from s3flow.engine.throttle import Blockade
 from s3flow.errors import Blocked, StateError, StateLost, Throttled
 from s3flow.events import DeletesHeld, DeletesResumed, Kept, Warned
 from s3flow.model import Change, State
+from s3flow.policies import VERIFICATION_FAILED
 from s3flow.ports import Holds, StateStore
 from s3flow.records import Due, Hold
 
@@ -64,6 +65,9 @@ class Deleter:
     def recorded(self, changes: Sequence[Change]) -> None:
         """Take what became durable."""
         self._breaker.recorded(changes)
+        for change in changes:
+            if change.reason == VERIFICATION_FAILED:
+                self._remover.refuted.add(change.transfer.id)
         self._wake.set()
 
     def looked(self, proven: int, refuted: int) -> None:
@@ -108,6 +112,7 @@ class Deleter:
 
     async def _turn(self) -> bool:
         """Delete what is due, a batch of it; False when there is nothing, or nothing may be deleted."""
+        self._remover.refuted.clear()
         try:
             dues = await self._next()
             if not dues:

@@ -64,6 +64,8 @@ class Remover:
     """Deletes one flow's sources, after a last look at their copies."""
 
     route: Route
+    # Rows whose copies were found to be bad since the batch was read: their sources stay.
+    refuted: set[int] = field(default_factory=set)
     _guards: dict[str, Guard] = field(default_factory=dict)  # by bucket, once known
     _refused: dict[str, Permanent] = field(default_factory=dict)  # buckets that are not asked again
     _tries: dict[int, int] = field(default_factory=dict)  # of deletes without an outcome, by row
@@ -127,6 +129,7 @@ class Remover:
         most = len(dues) if self._guards.get(bucket) is Guard.EACH else SINGLY
         while dues and refusal is None and not self.route.stop.is_set():
             few = most if worked else FEW
+            dues = [due for due in dues if due.transfer.id not in self.refuted]
             some, dues = dues[:few], dues[few:]
             denied = len(removed.kept)
             done = len(removed.changes)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from s3flow.engine import deleter
+from s3flow.engine import deleter, removing
+from s3flow.engine.reverify import Copy, Looked, Result, refutal
 from s3flow.errors import Refused
+from s3flow.events import Recorded
 from s3flow.model import Filters, Outcome, Place, State
-from s3flow.policies import Mode
+from s3flow.policies import Guard, Mode
+from s3flow.ports import StateStore
 from s3flow.stores.local import LocalStore
 from s3flow.stores.local import store as local_store
 from s3flow.stores.local.paths import Directory
-from tests.faults import Raising
+from tests.faults import Call, Faulty, Raising
 from tests.unit.lab import Lab, store
 
 
@@ -122,3 +127,33 @@ async def test_what_cannot_be_made_durable_is_not_adopted(lab: Lab) -> None:
     assert await lab.sync() == {}
     assert lab.src.keys("from") == [b"a"]
     await local.close()
+
+
+# --- what is found out while a batch is at work ----------------------------------------------------
+
+
+async def test_what_is_proven_to_be_bad_meanwhile_keeps_its_source(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removing, "FEW", 1)
+    monkeypatch.setattr(removing, "SINGLY", 1)
+    states: list[StateStore] = []
+    lab.wrap_state = lambda state: states.append(state) or state  # type: ignore[func-returns-value]
+
+    class Scrubbed(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "delete_objects" and call.args[1][0].key == b"a":
+                due = (await states[0].transfers("flow", "from", b"", 10))[2]
+                bad = refutal(Copy(due.transfer), Looked(Result.DIFFERS, message="rotten"))
+                assert lab.daemon is not None
+                lab.daemon.flows["flow"].route.emit(Recorded(await states[0].refute([bad])))
+            return await go()
+
+    for key in (b"a", b"b", b"c"):
+        lab.put(key, 10)
+    lab.change(mode=Mode.MOVE, unguarded_delete=True)
+    lab.src._guard = Guard.NOT
+    lab.source = Scrubbed(lab.src)
+    assert await lab.sync() == {Outcome.DELETED: 2, Outcome.FAILED: 1}
+    assert lab.src.keys("from") == [b"c"]
+    assert await lab.failures() == {b"c": "verification_failed"}
