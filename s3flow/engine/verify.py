@@ -230,15 +230,17 @@ async def source_layout(route: Route, transfer: Transfer, limits: Limits) -> pla
 async def same_version(route: Route, transfer: Transfer, stored: Stored) -> ObjectInfo:
     """Make sure that the source still holds what was planned, where the copy's ETag does not tell.
 
-    A store may ignore the condition on a copy's source. Raises `SourceChanged` or `SourceGone`; the
-    copy, of who knows what, is removed then.
+    A store may ignore the condition on a copy's source. Raises `SourceChanged`, and the copy of who
+    knows which version is removed; or `SourceGone`, and it stays: it is one version, and may be the
+    last copy of it, where another move of the same object has just deleted the source.
     """
     info = await route.source.head_object(transfer.bucket, transfer.key)
     if info is not None and info.etag == transfer.etag:
         return info
-    left = await remove(route, *route.destination(transfer), stored)
     if info is None:
-        raise SourceGone(f"{object_name(transfer)} was deleted while the store copied it{left}")
+        name = object_name(transfer)
+        raise SourceGone(f"{name} was deleted while the store copied it; the copy stays")
+    left = await remove(route, *route.destination(transfer), stored)
     raise SourceChanged(
         f"{object_name(transfer)} changed while the store copied it "
         f"(etag {transfer.etag} -> {info.etag}){left or REMOVED}"

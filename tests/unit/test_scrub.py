@@ -86,7 +86,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(lab, state)
     await bench.day(0)  # from now on it counts
     yield bench
-    await state.close()
+    await bench.state.close()
 
 
 async def test_all_are_looked_at_in_turn_and_then_again(bench: Bench) -> None:
