@@ -12,6 +12,7 @@ import typer.main
 from s3flow.cli import app
 from s3flow.config import load
 from s3flow.model import Flow, Place, Verdict
+from s3flow.observe.money import Money
 from s3flow.observe.progress import Moving, Thawing, as_json, snapshot
 from s3flow.process import Ending
 from s3flow.records import Hold
@@ -82,6 +83,7 @@ def test_status_has_the_shape_that_is_shown(stage: Stage) -> None:
         *Thawing._fields,
         *told_of_a_route(),
         *told_of_deletes(),
+        *Money(0.0, 0.0, 0.0, "").as_json(),
         *("archived", "reason", "message", "since"),  # of storage classes, of buckets
     }
 
