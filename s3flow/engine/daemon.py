@@ -38,6 +38,7 @@ from s3flow.policies import Mode
 from s3flow.ports import Crc64, Holds, StateStore, Wishes
 
 SAMPLE_EVERY = 1.0  # seconds
+SPACING = 1.1  # seconds before a first sample that work is taken to have begun
 LAST_WRITE = 2.0  # seconds that the state is given in any case, also after a second signal
 
 
@@ -281,8 +282,7 @@ class Daemon:
 
     async def _take_samples(self) -> None:
         for name, flow in self.flows.items():
-            sample = flow.next_sample(time.time())
-            if sample is not None:
+            for sample in flow.next_samples(time.time(), SPACING):
                 # The counts go on in the next one; the recorder tells that the state is in trouble.
                 with contextlib.suppress(StateError):
                     await self.state.sample(name, sample)

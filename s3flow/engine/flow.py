@@ -68,6 +68,7 @@ class RunningFlow:
     wishes: Wishes | None = None
     scan_failed: bool = False
     _objects: int = 0
+    _sampled: bool = False
     _listed: bool = False  # to the end, and what was found is not known to be all done
     _scan_blocked: bool = False
 
@@ -215,11 +216,19 @@ class RunningFlow:
         """Count an object whose proof is durable."""
         self._objects += 1
 
-    def next_sample(self, now: float) -> Sample | None:
-        """Give the next sample of the work done, None when there was none since the last."""
+    def next_samples(self, now: float, spacing: float) -> list[Sample]:
+        """Give the next sample of the work done, none where there was none since the last.
+
+        Work that follows a start or a pause begins with one of its own, *spacing* seconds ago: a rate
+        is taken between two.
+        """
         passed, self.route.passed = self.route.passed, 0
         if not self._objects and not passed:
-            return None
-        self.done = Sample(now, self.done.objects + self._objects, self.done.bytes + passed)
+            return []
+        before, begun, sampled = self.done, now - spacing, self._sampled
+        self._sampled = True
+        self.done = Sample(now, before.objects + self._objects, before.bytes + passed)
         self._objects = 0
-        return self.done
+        if sampled and before.at >= begun - spacing:
+            return [self.done]
+        return [before._replace(at=begun), self.done]

@@ -139,7 +139,10 @@ def snapshot(
     states = _states(totals)
     objects, volume = _counts(states)
     arrived = min(moving.arrived, volume.pending) if moving else 0
-    speed = rates(samples, objects.pending, volume.pending - arrived, now)
+    # What thaws comes when it comes: how fast the rest goes says nothing of it.
+    frozen, its_bytes = (thawing.objects, thawing.bytes) if thawing else (0, 0)
+    left, left_bytes = objects.pending - frozen, volume.pending - its_bytes - arrived
+    speed = rates(samples, max(0, left), max(0, left_bytes), now)
     if thawing is not None and thawing.last_due is not None:
         latest = thawing.last_due_p90 or thawing.last_due
         speed = speed.not_before(thawing.last_due - now, latest - now)

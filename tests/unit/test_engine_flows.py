@@ -19,7 +19,9 @@ from s3flow.events import (
     TransferStarted,
 )
 from s3flow.model import Filters, Limits, Outcome, Place
+from s3flow.observe.rates import rates
 from s3flow.policies import Overwrite, RestorePolicy, TagPolicy
+from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.memory import MemoryStore
 from tests.faults import ChangingSource, Faulty, LostAnswer, Recording
 from tests.unit.lab import PARTS, Lab, left_tasks, store
@@ -394,3 +396,16 @@ async def test_what_an_inventory_found_is_listed_again_by_the_next_run(lab: Lab)
     assert await lab.sync(scan_only=True) == {Outcome.PENDING: 1}
     lab.src.put("from", b"new", b"x")
     assert await lab.sync() == {Outcome.VERIFIED: 2}
+
+
+async def test_the_first_second_has_a_rate(lab: Lab) -> None:
+    for number in range(40):
+        lab.put(b"%d" % number, 100)
+    await lab.sync()
+    state = await open_sqlite(lab.folder / "state.db", read_only=True)
+    try:
+        first, *_, last = await state.samples(lab.flow.name)
+    finally:
+        await state.close()
+    assert (first.objects, last.objects, last.bytes) == (0, 40, 4000)
+    assert rates([first, last], 0, 0, last.at).objects_per_s > 0

@@ -173,6 +173,14 @@ def test_what_thaws_is_told_and_no_eta_is_before_its_last_restore() -> None:
     assert flow["states"]["restoring"] == {"objects": 4, "bytes": 400}
 
 
+def test_what_thaws_is_not_measured_by_how_fast_the_rest_goes() -> None:
+    totals = [Total("b", State.RESTORING, "", "", "", 1, 9_000_000)]
+    thawing = Thawing(1, 9_000_000, NOW + 5, NOW + 5, NOW + 8)
+    tiny = steady(60, 1, 100)  # at which it would take a day
+    one = snapshot(FLOW, totals, tiny, {}, SCANNED, NOW, thawing=thawing)
+    assert (one.rates.eta_p50, one.rates.eta_p90) == (5.0, 8.0)
+
+
 def test_what_has_arrived_of_unfinished_objects_shortens_the_estimate() -> None:
     huge = [Total("b", State.TRANSFERRING, "", "", "", 1, 1000)]
     moving = Moving(1, 1000, 900)
