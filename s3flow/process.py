@@ -39,6 +39,8 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
 
 def end_as_by_a_key() -> None:
     """Let SIGTERM end this command as Ctrl-C does: what was begun is cleaned up first."""
+    # Shells let what they start in the background ignore SIGINT, and SIGTERM becomes one here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 

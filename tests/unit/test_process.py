@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -154,3 +155,28 @@ def test_limits_hold_over_all_processes(tmp_path: Path) -> None:
     assert sum(pace.max_bytes_per_s / pace.share.of for pace in paces) == pytest.approx(900)
     assert sum(pace.max_requests_per_s * pace.share.requests for pace in paces) <= 100
     assert "deep" not in repr(pickle.loads(made[0].orders))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_in_the_background_of_a_shell_can_be_ended_too(number: signal.Signals) -> None:
+    """There SIGINT is ignored from the start."""
+    code = (
+        "import asyncio, os, signal, sys\n"
+        "from s3flow import process\n"
+        "async def wait() -> None:\n"
+        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    try:\n"
+        "        await asyncio.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned up')\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "process.end_as_by_a_key()\n"
+        "try:\n"
+        "    process.run_async(wait())\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(int(number))], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "cleaned up\n"), done.stderr
