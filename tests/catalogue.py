@@ -38,6 +38,9 @@ _LISTING = "unit/test_s3_listing.py::"
 _KEYS = "unit/test_s3_credentials.py::"
 _SURVEY = "unit/test_survey.py::"
 _STALL = "unit/test_wire_stall.py::"
+_THAW = "unit/test_thawing.py::"
+_SERVER = "contract/test_mysql_opening.py::"
+_COMMITS = "contract/test_mysql_transactions.py::"
 _POOL = "unit/test_wire_pool.py::"
 _SENDING = "unit/test_wire_sending.py::"
 _PATHS = "unit/test_local_paths.py::"
@@ -459,4 +462,68 @@ DISK = (
     ),
 )  # fmt: skip
 
-FAILURES = (*READING, *WRITING, *CHECKING, *ASKING, *KEYS, *MOVES, *DISK)
+FROZEN = (
+    Failure(
+        "B-75", "a restore is answered with 200, 202 or 409",
+        ("contract/test_restores.py::test_a_restore_is_asked_for_goes_on_and_ends",
+         "contract/test_restores.py::test_what_is_not_archived_needs_no_restore"),
+    ),
+    Failure(
+        "B-76", "a restored copy expires before it is read",
+        (_THAW + "test_a_copy_that_expires_unread_is_restored_thrice_and_then_fails",
+         "unit/test_thaw_times.py::test_what_expires_first_goes_first"),
+    ),
+    Failure(
+        "B-77", "a listing says GLACIER of what is restored",
+        (_THAW + "test_what_somebody_has_restored_goes_at_once",),
+    ),
+    Failure(
+        "B-78", "expedited restores cannot be had; Intelligent-Tiering takes no days",
+        (_THAW + "test_where_expedited_cannot_be_had_standard_does",
+         _THAW + "test_intelligent_tiering_is_found_by_reading_and_restored_without_days"),
+    ),
+    Failure(
+        "B-79", "the daemon starts again in the midst of restores, and asks for each anew, or all the time",
+        (_THAW + "test_a_stop_and_a_start_ask_for_nothing_twice",
+         "e2e/test_thaw.py::test_killed_and_restarted_every_restore_is_asked_for_once",
+         "unit/test_thaw_times.py::test_a_day_in_the_life_of_restores"),
+    ),
+)  # fmt: skip
+
+DATABASE = (
+    Failure(
+        "B-90", "two keys that differ by case or accents are one row on a server",
+        ("contract/test_state.py::test_keys_are_bytes_and_every_one_is_its_own_object",
+         "contract/test_audit.py::test_keys_that_look_alike_stay_apart_by_the_old_names"),
+    ),
+    Failure(
+        "B-91", "a key and the same key with blanks behind it compare as equal",
+        ("contract/test_state.py::test_keys_are_bytes_and_every_one_is_its_own_object",),
+    ),
+    Failure(
+        "B-92", "a server cuts or refuses what it is given: emoji, long keys, other engines and modes",
+        (_SERVER + "test_the_session_is_ours_whatever_the_server_prefers",
+         _SERVER + "test_another_engine_is_refused",
+         _SERVER + "test_text_goes_in_as_it_is"),
+    ),
+    Failure(
+        "B-93", "a query is cancelled, and the next one reads its answer",
+        (_COMMITS + "test_a_cancelled_caller_cuts_nothing",
+         "contract/test_state.py::test_a_cancelled_write_happens_wholly_or_not_at_all"),
+    ),
+    Failure(
+        "B-94", "deadlocks, locks, cut connections, read-only servers, a COMMIT without an answer",
+        (_COMMITS + "test_a_deadlock_is_tried_again",
+         _COMMITS + "test_a_row_that_stays_locked_is_waited_for",
+         _COMMITS + "test_a_connection_that_is_killed_in_mid_transaction",
+         _COMMITS + "test_a_commit_without_an_answer_counts_once",
+         "e2e/test_mysql.py::test_while_the_server_is_away_all_waits_and_nothing_is_lost_or_doubled"),
+    ),
+    Failure(
+        "B-95", "a server comes back without what it had committed",
+        (_COMMITS + "test_a_server_that_lost_commits_is_not_written_to",
+         "contract/test_review_mysql.py::test_an_older_backup_is_not_taken_for_another_daemon"),
+    ),
+)  # fmt: skip
+
+FAILURES = (*READING, *WRITING, *CHECKING, *ASKING, *KEYS, *MOVES, *DISK, *FROZEN, *DATABASE)

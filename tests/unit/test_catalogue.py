@@ -20,6 +20,8 @@ NUMBERS = (
     *range(50, 60),  # keys
     *range(60, 70),  # moves
     *range(70, 75),  # local disk
+    *range(75, 80),  # archive tiers
+    *range(90, 96),  # a server for the state
 )
 
 
