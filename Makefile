@@ -2,10 +2,10 @@
 VENV ?= .venv
 PY   := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test mariadb check lint format integration bench profile run clean
+.PHONY: help demo test mariadb check lint format integration torture torture-bugs soak bench profile run clean
 
 help:         ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 $(VENV)/.ready: pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "s3flow needs Python 3.11 or newer as python3: apt-get install python3"; exit 1; }
@@ -42,6 +42,15 @@ format: $(VENV)/.ready       ## ruff format, ruff check --fix
 
 integration: $(VENV)/.ready  ## the end-to-end suite against real servers (Ceph RGW, localstack; versitygw, MinIO with Go)
 	$(PY) -m tests.integration.run
+
+torture: $(VENV)/.ready mariadb  ## try to break every promise, for MINUTES=10; TORTURE="--state mysql --only kill,sim"
+	$(PY) -m tests.torture --minutes $(or $(MINUTES),10) $(TORTURE)
+
+torture-bugs: $(VENV)/.ready  ## plant bugs, one after another: the programmes of torture must catch each
+	$(PY) -m tests.torture --bugs $(TORTURE)
+
+soak: $(VENV)/.ready         ## a daemon under changes, faults and restarts for HOURS=1; draws build/soak.svg; SOAK="--state mysql"
+	$(PY) -m tests.torture.soak --hours $(or $(HOURS),1) $(SOAK)
 
 bench: $(VENV)/.ready        ## wall, CPU and memory beside rclone, s5cmd and others; BENCH="--quick --case small-s3"
 	$(PY) -m tests.bench.run $(BENCH)

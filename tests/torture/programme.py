@@ -55,6 +55,8 @@ class Told:
     seconds: float
     counts: dict[str, int]
     finding: str = ""  # the promise that was broken, with what repeats it
+    bug: str = ""  # that was planted
+    run: str = ""  # of which run of the one command this was a part: when that began, in UTC
 
 
 Programme = Callable[[Task], Counter[str]]
@@ -69,7 +71,7 @@ def carry_out(name: str, programme: Programme, task: Task) -> Told:
     except Broken as error:
         finding = str(error)
     seconds = round(time.monotonic() - task.begun, 1)
-    return Told(name, task.state, task.seed, seconds, dict(counts), finding)
+    return Told(name, task.state, task.seed, seconds, dict(counts), finding, task.bug)
 
 
 def note(ledger: Path, told: Told) -> None:

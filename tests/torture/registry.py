@@ -1,0 +1,52 @@
+"""The programmes: what each is worth of the time, and which planted bugs it is to find."""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+from tests.torture.programme import Programme
+
+STATES = ("sqlite", "mysql")
+
+
+class Entry(NamedTuple):
+    """A programme: the module `tests.torture.<name>` with a function `run`."""
+
+    name: str
+    about: str
+    share: float  # of a turn's time, beside the others' shares
+    states: tuple[str, ...] = STATES  # it has nothing more to find with the others
+
+    def load(self) -> Programme:
+        """Import the programme: some need servers and libraries that others do not."""
+        programme: Programme = importlib.import_module(f"tests.torture.{self.name}").run
+        return programme
+
+
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("nth", "each call of each port fails in turn", 1),
+        Entry("sim", "lifetimes in one simulated machine", 2, ("sqlite",)),
+        Entry("model", "what people do, beside a model of it", 2),
+        Entry("storm", "a proxy that spoils what passes", 3),
+        Entry("kill", "kill -9 at named and random moments", 3),
+        Entry("power", "what was not fsynced is gone", 0.7, ("sqlite",)),
+        Entry("names", "adversarial names and metadata", 0.7),
+        Entry("hostile", "servers and clients that mean harm", 0.7, ("sqlite",)),
+        Entry("secrets", "canaries, and failures to make them sing", 0.7),
+        Entry("soak", "hours of changes, faults and restarts", 1.5),
+    )
+}
+
+CATCHES: dict[str, tuple[str, ...]] = {
+    "state-before-upload": ("sim", "model", "kill"),
+    "delete-before-durable": ("sim", "model", "kill"),
+    "missing-if-match-read": ("sim", "model", "storm"),
+    "missing-if-match-delete": ("sim", "model"),
+    "missing-fsync": ("power",),
+    "swallowed-cancellation": ("nth", "sim"),
+    "reused-dirty-connection": ("storm", "hostile"),
+}
+"""Which programmes are to find a planted bug, the quickest first; one that is not here, any of them."""
