@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from s3flow.crashpoints import passing
 from s3flow.engine import plan
 from s3flow.engine.wiring import Wiring
 from s3flow.errors import S3flowError
@@ -25,6 +26,7 @@ async def recognise(state: StateStore, wirings: Sequence[Wiring]) -> None:
                 for total in await state.totals(wiring.flow.name)
             )
             await wiring.target.recognise(wiring.flow.name, written=written)
+            passing("start.recognised")
 
 
 async def clear(
@@ -68,6 +70,7 @@ async def sweep(
                 swept.add(id(target))
                 await target.sweep(older_than)
             await _abort_unknown(state, wiring, older_than)
+            passing("start.swept")
         except S3flowError as error:
             tell(Warned(wiring.flow.name, f"leftovers of crashes were not looked for: {error}"))
 

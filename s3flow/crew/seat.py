@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from s3flow.crashpoints import passing
 from s3flow.crew import messages as say
 from s3flow.crew.chorus import Chorus
 from s3flow.crew.link import Link, Message
@@ -104,6 +105,7 @@ class Seat:
         self._busy[transfer.flow] += 1
         self.load += transfer.size
         self._link.send(say.pack_transfer(transfer))
+        passing("worker.given")
 
     def teach(self, flow: RunningFlow) -> None:
         """Tell the process which ways the flow's objects go, as far as it is known."""
@@ -287,6 +289,7 @@ class Seat:
         self._busy[held.transfer.flow] -= 1
         self.load -= held.transfer.size
         held.flow.route.emit(TransferEnded(change, seconds))
+        passing("worker.ended")
         if is_durable:
             await self._record(held.transfer.id, change)
 
@@ -315,6 +318,7 @@ class Seat:
         problem = ""
         try:
             await held.flow.route.remember(held.transfer, upload_id, part_size)
+            passing("worker.remembered")
         except S3flowError as error:
             problem = str(error)
         if self._link is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
 from s3flow.engine.multipart import OpenUpload, Way, copy_in_parts
 from s3flow.engine.route import BY_SOURCE, Copied, Route, object_name
@@ -231,6 +232,7 @@ async def _copy_whole(route: Route, transfer: Transfer, way: CopyBy) -> Copied:
             )
         except (Permanent, SourceChanged) as error:
             raise await _judged(route, transfer, error) from error
+    passing("copy.done")
     route.passed += size
     route.emit(BytesMoved(flow.name, size))
     if way is CopyBy.SOURCE:

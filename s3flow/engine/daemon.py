@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from s3flow.crashpoints import passing
 from s3flow.engine.deleter import Deleter
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
@@ -77,6 +78,7 @@ class Daemon:
             ]
             await self._run_flows(once=once)
             await self._record_rest(recorder)
+            passing("rest.recorded")
             await self._take_samples()
             for task in side:
                 task.cancel()
@@ -210,9 +212,11 @@ class Daemon:
 
     async def _drain(self, running: asyncio.Task[None]) -> None:
         """Let what is in flight end; what takes too long is cancelled and resumes at the next start."""
+        passing("stop.begun")
         for flow in self.flows.values():
             flow.feed.wake()
         await self._in_time(running)
+        passing("stop.drained")
         running.cancel()
 
     async def _in_time(self, work: asyncio.Task[None]) -> None:

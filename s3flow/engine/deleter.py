@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from s3flow.crashpoints import passing
 from s3flow.engine import retry
 from s3flow.engine.breaker import Breaker
 from s3flow.engine.feed import Feed
@@ -148,6 +149,7 @@ class Deleter:
             after = int(flow.delete_after * 1000)
             await self.state.make_due(name, self._now() + after, unguarded=flow.unguarded_delete)
             self._undue = False
+            passing("sources.due")
         return await self.state.due(name, State.VERIFIED, self._now(), BATCH)
 
     async def _record(self, removed: Removed) -> None:
@@ -156,6 +158,7 @@ class Deleter:
             await self.recorder.record(Entry(change))
         if removed.changes:
             await self.recorder.flush()
+        passing("delete.recorded")
         if not removed.kept:
             return
         await self.state.save(removed.kept)

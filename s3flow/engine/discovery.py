@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from s3flow.crashpoints import passing
 from s3flow.engine.listing import Slots, Stretch, Walk
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
@@ -54,6 +55,7 @@ class Discovery:
         """Walk the source, or go on with the unfinished walk. False when stopped or a bucket failed."""
         started = time.monotonic()
         scan, resumed = await self.state.begin_scan(self._flow)
+        passing("scan.begun")
         self.route.emit(ScanStarted(self._flow, resumed))
         walk = await self._round(scan)
         await self._look_into(walk)
@@ -61,7 +63,9 @@ class Discovery:
             raise walk.blocked
         if self.route.stop.is_set() or walk.failed:
             return False
+        passing("scan.ended")
         await self.state.finish_scan(scan)
+        passing("scan.finished")
         self.route.emit(ScanFinished(self._flow, walk.listed, time.monotonic() - started))
         return True
 
@@ -135,7 +139,9 @@ class Discovery:
         return one.listed
 
     async def _record(self, scan: Scan, changes: PageChanges, adopted: int) -> None:
+        passing("page.listed")
         await self.state.apply_page(scan, changes)
+        passing("page.merged")
         new, changed = len(changes.new), len(changes.changed)
         merged = PageMerged(self._flow, changes.bucket, changes.listed, new, changed, adopted)
         settled = [each for each in changes.new if each.state is not State.DISCOVERED]

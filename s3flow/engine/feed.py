@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from s3flow.crashpoints import passing
 from s3flow.model import State, Transfer
 from s3flow.ports import StateStore
 
@@ -126,6 +127,7 @@ class Feed:
         self._unpaid = False
         limit = CLAIM if self._purse is None else CLAIM_PAID
         claimed = await self._state.claim(self._flow, limit)
+        passing("claim.taken")
         if self._purse is not None and claimed:
             claimed = await self._paid(self._purse, claimed)
         self._ready.extend(claimed)

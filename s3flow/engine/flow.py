@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from s3flow.crashpoints import passing
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
 from s3flow.engine.recorder import Recorder
@@ -153,6 +154,7 @@ class RunningFlow:
         for bucket, key, upload_id in await state.abandoned_uploads(route.flow.name):
             try:
                 await abort_upload(route, bucket, key, upload_id)
+                passing("upload.reaped")
                 await state.uploads_removed(route.flow.name, [upload_id])
             except S3flowError as error:
                 message = f"the unfinished upload {upload_id} could not be removed yet: {error}"

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
+from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
 from s3flow.engine.retry import patience
@@ -63,6 +64,7 @@ class OpenUpload:
         """Bring one part into the upload."""
         route = self.route
         part, passed = await self.way.bring(self, number)
+        passing("part.brought")
         proof = verify.check_part(part, passed)
         if proof:
             self.proofs[number] = proof
@@ -256,12 +258,15 @@ async def _begin(upload: OpenUpload, attributes: Attributes) -> None:
     # The intent first: if the process dies before it knows the id, the next one looks for it here.
     transfer = await route.remember(transfer, "", layout.part_size)
     route.begun[transfer.id] = transfer
+    passing("upload.intended")
     by_source = BY_SOURCE if upload.way.by_source else ""
     store, _ = route.held(by_source)
     begun = await store.create_multipart_upload(bucket, key, attributes, layout.size)
+    passing("upload.created")
     upload_id = by_source + begun
     upload.transfer = await route.remember(transfer, upload_id, layout.part_size)
     route.begun[transfer.id] = upload.transfer
+    passing("upload.remembered")
 
 
 async def _take_stock(upload: OpenUpload) -> None:
@@ -275,6 +280,7 @@ async def _take_stock(upload: OpenUpload) -> None:
             raise
         # It was begun with credentials of the source's that are no longer these.
         raise NoSuchUpload(str(error)) from error
+    passing("upload.resumed")
     count = upload.layout.parts
     upload.done = {
         part.number: part
@@ -288,7 +294,9 @@ async def _complete(upload: OpenUpload, token: str) -> Stored:
     parts = [upload.done[number] for number in sorted(upload.done)]
     try:
         store, upload_id = upload.route.held(upload.upload_id)
+        passing("upload.completing")
         stored = await store.complete_multipart_upload(bucket, key, upload_id, parts)
+        passing("upload.completed")
     except (ConnectionLost, ServerError, Stalled):
         # The answer is lost, not the request: the target knows whether it was carried out.
         found = await _completed_before(upload, token)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from s3flow.crashpoints import passing
 from s3flow.engine.retry import UNEXPECTED, Again, Backoff, GiveUp, decide
 from s3flow.errors import Blocked, S3flowError, StateError, StateLost
 from s3flow.events import Emit, Recorded, Warned
@@ -107,7 +108,9 @@ class Recorder:
         self._hurry.clear()
 
     async def _write(self, batch: list[Entry]) -> None:
+        passing("batch.settling")
         changes = await self._settle(batch)
+        passing("batch.settled")
         warned = False
         while True:
             try:
@@ -124,6 +127,7 @@ class Recorder:
                 await asyncio.sleep(STATE_RETRY)
             else:
                 break
+        passing("batch.saved")
         self._emit(Recorded(changes))
 
     async def _settle(self, batch: list[Entry]) -> list[Change]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeVar
 
+from s3flow.crashpoints import passing
 from s3flow.engine import plan, selfsame, verify
 from s3flow.engine.route import Route, object_name
 from s3flow.errors import (
@@ -214,7 +215,9 @@ class Remover:
         answers: Sequence[Exception | None]
         try:
             async with self.route.gate:
+                passing("delete.asking")
                 answers = await self.route.source.delete_objects(bucket, doomed, guard)
+                passing("delete.answered")
         except (Throttled, Blocked):
             raise  # nothing was done, and everything would end so
         except S3flowError as error:

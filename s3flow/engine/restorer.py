@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from s3flow.crashpoints import passing
 from s3flow.engine import retry, thawing
 from s3flow.engine.budget import Allowance, allowance, keeps_up
 from s3flow.engine.purse import Purse
@@ -227,6 +228,7 @@ class Restorer:
         now, infos = self._now(), {transfer.id: info for transfer, info in cold}
         new = [transfer for transfer, _ in cold if transfer.id not in self._noted]
         counts = await self.state.note_restores(new, now)
+        passing("restore.noted")
         # Those that are tried again by a person are given as many restores again.
         spent = {
             each.id for each, count in zip(new, counts, strict=True) if not count % (TIMES + 1)
@@ -237,6 +239,7 @@ class Restorer:
         async def ask(transfer: Transfer) -> Change:
             info = infos[transfer.id]
             answer = await self._restore(transfer, info)
+            passing("restore.asked")
             self._noted.discard(transfer.id)
             if self.purse is not None:
                 self.purse.asked(transfer)
@@ -247,6 +250,7 @@ class Restorer:
 
         asked = [transfer for transfer, _ in cold if transfer.id not in spent]
         await self._record(await self._each(asked, ask))
+        passing("restore.recorded")
 
     async def _restore(self, transfer: Transfer, info: ObjectInfo) -> RestoreAnswer:
         flow = self._flow

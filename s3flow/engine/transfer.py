@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
 from s3flow.engine.copying import copy_inside
 from s3flow.engine.fidelity import attributes_of
@@ -47,6 +48,7 @@ async def _put(route: Route, transfer: Transfer) -> Copied:
             stored = await route.target.put_object(bucket, key, hashing, attributes, md5=md5)
         finally:
             body.close()
+    passing("put.done")
     route.emit(BytesMoved(route.flow.name, transfer.size))
     passed = hashing.digests()
     proof = await verify.confirm(route, transfer, info, stored, passed)

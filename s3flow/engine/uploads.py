@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from s3flow.crashpoints import passing
 from s3flow.engine import plan
 from s3flow.engine.route import Route
 from s3flow.errors import AccessDenied
@@ -29,6 +30,7 @@ async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) ->
             raise
         # What others began in it, the owner of a bucket may always remove.
         await route.target.abort_multipart_upload(target_bucket, target_key, bare)
+    passing("upload.aborted")
     route.emit(UploadAborted(route.flow.name, upload_id))
 
 

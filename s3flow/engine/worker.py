@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from s3flow.crashpoints import passing
 from s3flow.engine import retry, thawing
 from s3flow.engine.feed import Supply
 from s3flow.engine.recorder import STATE_RETRY, Entry, Records
@@ -54,12 +55,14 @@ class Worker:
             try:
                 entry = await self._handle(transfer)
                 await self.recorder.record(entry)
+                passing("object.ended")
             finally:
                 self.route.begun.pop(transfer.id, None)
                 self.route.advanced.discard(transfer.id)
                 self.feed.done()
 
     async def _handle(self, transfer: Transfer) -> Entry:
+        passing("object.begun")
         self.route.emit(TransferStarted(transfer))
         started = time.monotonic()
         entry = await self._try(transfer)
@@ -138,6 +141,7 @@ class Worker:
         return self.route.flow.restore is RestorePolicy.AUTO
 
     def _verified(self, transfer: Transfer, copied: Copied) -> Entry:
+        passing("object.proven")
         change = Change(
             transfer,
             State.VERIFIED,

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
+from s3flow.crashpoints import passing
 from s3flow.errors import StateEmpty, StateError
 from s3flow.state import bulk, sql
 from s3flow.state.lock import StateLock
@@ -111,6 +112,7 @@ class SqliteDatabase:
                 # Without the mark, on a full disk say, the next start looks for damage: no harm.
                 with contextlib.suppress(StateError):
                     await self.write(_mark_clean)
+            passing("close.marked")
         finally:
             try:
                 await self._thread.close()
@@ -146,9 +148,12 @@ class SqliteDatabase:
         # IMMEDIATE: a transaction that reads first and writes later cannot wait for a lock and
         # fails with SQLITE_BUSY_SNAPSHOT at once.
         self._db.execute("BEGIN IMMEDIATE")
+        passing("transaction.begun")
         try:
             result = run_steps(self._db, work())
+            passing("transaction.written")
             self._db.execute("COMMIT")
+            passing("commit.done")
         except BaseException:
             # SQLite ends the transaction itself after some errors (full disk, I/O).
             if self._db.in_transaction:
@@ -238,8 +243,10 @@ class SqliteDatabase:
         for script in sql.migrations("sqlite")[version:]:
             for statement in split(script):
                 yield Execute(statement)
+                passing("schema.stepped")
         yield Execute(f"PRAGMA application_id = {APPLICATION_ID}")
         yield Execute(sql.SET_META, ("version", str(len(sql.migrations("sqlite")))))
+        passing("schema.written")
 
     def _check_after_crash(self) -> None:
         """Look for damage if the last user of the file did not close it and looking is cheap."""

@@ -7,6 +7,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from s3flow.crashpoints import passing
 from s3flow.errors import StateEmpty, StateError
 from s3flow.ports import Clock
 from s3flow.state.database import SqliteDatabase
@@ -41,6 +42,7 @@ async def _open(
 ) -> SqlState:
     path = await asyncio.to_thread(_check_place, path, read_only)
     lock = None if read_only else await asyncio.to_thread(StateLock, path)
+    passing("start.locked")
     try:
         database = await SqliteDatabase.open(path, lock, read_only=read_only)
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from s3flow.crashpoints import passing
 from s3flow.errors import StateError, UnguardedDelete
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
@@ -45,6 +46,7 @@ class SqlState(Queries):
         [(last,)] = await self._database.read(lambda: fetch(sql.LAST_ID))
         # Counted here, never reused: a late change must not meet another object under its id.
         self._next_id = (last or 0) + 1
+        passing("start.opened")
 
     @property
     def lease(self) -> tuple[int, ...]:

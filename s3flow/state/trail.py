@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 
+from s3flow.crashpoints import passing
 from s3flow.errors import SourceGone
 from s3flow.model import Change, State
 from s3flow.records import Fact
@@ -102,6 +103,7 @@ def _append(flow: str, facts: Sequence[Fields], now: int) -> Steps[None]:
         chain_id, head = int(row[0]), Head(int(row[1]), bytes(row[2]).hex())
     rows, head = audit.seal(int(chain_id), flow, head, now, facts)
     yield Bulk(sql.ADD_AUDIT, rows)
+    passing("audit.chained")
     yield Execute(sql.SET_CHAIN, (head.seq, bytes.fromhex(head.hash), chain_id))
 
 

@@ -20,6 +20,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from pymysql.err import Error
 
+from s3flow.crashpoints import passing, passing_soon
 from s3flow.errors import StateError, StateLocked, StateLost
 from s3flow.state.address import MySqlAddress
 from s3flow.state.lock import ORPHANS, is_dead
@@ -179,6 +180,7 @@ class MySqlDatabase:
         if self._session is not None:
             session, self._session = self._session, None
             await session.end()
+        passing("close.marked")
 
     # --- one after the other, again and again -------------------------------------------------
 
@@ -248,6 +250,7 @@ class MySqlDatabase:
             session.hold("START TRANSACTION")
             if not await session.query(filled(holder.FENCE, (self._serial, self._epoch))):
                 await self._fenced(session)
+            passing("transaction.begun")
             result = await session.run(work())
         except BaseException as error:
             if isinstance(error, _DRIVER) and cure(error) is Cure.NONE:
@@ -256,6 +259,8 @@ class MySqlDatabase:
             raise
         commit = _Commit(self._serial, result, after)
         sent.append(commit)
+        passing("transaction.written")
+        passing_soon("commit.sent")
         try:
             await session.query("COMMIT")
         except BaseException as error:
@@ -265,6 +270,7 @@ class MySqlDatabase:
                 self._drop(session)
                 self._unsure = commit
             raise
+        passing("commit.done")
         self._durable, self._refused = commit.serial, ""
         commit.settle()
         return result
@@ -299,6 +305,7 @@ class MySqlDatabase:
                     f"state {self._address} is in use by {name or 'another process'}: the daemon"
                     " is running; stop it first, or give this one a schema of its own"
                 )
+        passing("start.locked")
         await schema.upgrade(session, self._address)
         self._epoch = await holder.take(session)
         if lax := await session.durability():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pymysql.err import Error
 
+from s3flow.crashpoints import passing
 from s3flow.errors import StateEmpty, StateError
 from s3flow.state import sql
 from s3flow.state.address import MySqlAddress
@@ -67,7 +68,9 @@ async def upgrade(session: Session, address: object) -> None:
     for number in range(await version_of(session, address), len(scripts)):
         for statement in split(scripts[number]):
             await session.query(statement, REBUILT)
+            passing("schema.stepped")
         await session.run(_set_version(number + 1))
+        passing("schema.written")
     await _check_tables(session, address)
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from s3flow.crashpoints import passing
 from s3flow.errors import Conflict, S3flowError
 from s3flow.stores.local.paths import Directories, Directory, is_file, remove
 from s3flow.stores.local.translate import translate
@@ -84,8 +85,10 @@ class Settlement:
             self._fail(range(len(self._notes)), error)
         todo = [index for index, note in enumerate(self._notes) if not note.done]
         self._sync_data(todo)
+        passing("files.synced")
         self._rename(todo)
         self._sync_directories(todo)
+        passing("folders.synced")
         for index in todo:
             self._end(index)
         return [self._errors.get(index) for index in range(len(self._notes))]
@@ -139,6 +142,7 @@ class Settlement:
                 if self._directories.folds:
                     self._directories.check_spelling(note.directory, note.name)
                 os.rename(temp, note.name, src_dir_fd=fd, dst_dir_fd=fd)
+            passing("file.renamed")
         except OSError as error:
             self._fail_with((index,), error)
         except S3flowError as error:
@@ -192,6 +196,7 @@ class Settlement:
             # The object is in place: a journal that stays behind is only swept later.
             with suppress(OSError):
                 remove(note.directory, note.journal)
+            passing("journal.removed")
         note.done = note.ended = True
 
     def _left(self, todo: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s3flow.crashpoints import passing
 from s3flow.errors import BadAnswer, Corrupted, NameRefused, PathConflict, Refused
 from s3flow.model import (
     Attributes,
@@ -109,6 +110,7 @@ class LocalStore:
             note = Note(directory, name, temp, (bucket, key), self._at(bucket, key))
             try:
                 await self._write(fd, note, body, attributes.modified, md5)
+                passing("file.written")
             except BaseException:
                 note.discard()
                 raise

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from s3flow.crashpoints import passing
 from s3flow.errors import BadAnswer, NameRefused, NoSuchUpload, PathConflict
 from s3flow.model import Attributes, Part, Upload
 from s3flow.stores.local import files, journal
@@ -190,6 +191,7 @@ def _make(directory: Directory, place: Place, header: Header) -> None:
         journal.append(log, journal.header_line(header))
     finally:
         os.close(log)
+    passing("journal.begun")
     data = os.open(place.data, _CREATE, 0o666, dir_fd=directory.fd)
     try:
         os.ftruncate(data, header.size)
@@ -205,7 +207,9 @@ def _make(directory: Directory, place: Place, header: Header) -> None:
 
 def _commit(data: int, log: int, line: bytes) -> None:
     os.fdatasync(data)
+    passing("part.synced")
     journal.append(log, line)
+    passing("part.noted")
 
 
 def _read(directory: Directory, place: Place) -> Journal:
