@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from s3flow.engine import plan, verify
 from s3flow.engine.route import TOKEN_HEADER, Route, Stopped
 from s3flow.errors import S3flowError
 from s3flow.events import Warned
+from s3flow.lanes import in_lanes
 from s3flow.model import Discovered, Listed, Method, Proof, State
 from s3flow.ports import Flushing
 
@@ -33,19 +33,15 @@ async def adopt(
     if not places:
         return 0
     there = await route.target.find(plan.target_bucket(flow, bucket), sorted(places))
-    slots = asyncio.Semaphore(LOOKS)
+    equal: list[tuple[bytes, Proof, str]] = []
 
-    async def consider(key: bytes, copy: Listed) -> tuple[bytes, Proof, str] | None:
-        async with slots:
-            proof = await _equal(route, bucket, places[key].entry, copy, patiently)
-        return None if proof is None else (key, proof, copy.etag)
+    async def consider(found: tuple[bytes, Listed]) -> None:
+        key, copy = found
+        proof = await _equal(route, bucket, places[key].entry, copy, patiently)
+        if proof is not None:
+            equal.append((key, proof, copy.etag))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            looks = [group.create_task(consider(key, copy)) for key, copy in there.items()]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    equal = [it for look in looks if (it := look.result()) is not None]
+    await in_lanes(there.items(), consider, LOOKS)
     if equal and isinstance(route.target, Flushing):
         # Whoever wrote them may not have waited for the disk, and their sources may be deleted next.
         await route.target.flush(plan.target_bucket(flow, bucket), [key for key, _, _ in equal])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +13,7 @@ from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import Blocked, S3flowError, StateError
 from s3flow.events import BucketFailed, Decided, PageMerged, ScanFinished, ScanStarted
+from s3flow.lanes import in_lanes
 from s3flow.model import Discovered, Page, PageChanges, Scan, State
 from s3flow.ports import StateStore
 
@@ -92,12 +92,7 @@ class Discovery:
         limit = self.survey.flow.list_concurrency
         hands = max(1, min(limit, len(walk.left)))
         walk.slots.free = limit - hands
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(hands):
-                    group.create_task(self._take_buckets(walk))
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        await in_lanes(range(hands), lambda _: self._take_buckets(walk), hands)
 
     async def _take_buckets(self, walk: Round) -> None:
         """List one bucket after the other, as long as there are any; what it had is free then."""

@@ -16,6 +16,7 @@ from s3flow.engine.reverify import DIFFERENT, Copy, Looked, Prover, Result, copy
 from s3flow.engine.route import Stopped
 from s3flow.engine.survey import Survey
 from s3flow.errors import Blocked, Permanent, S3flowError
+from s3flow.lanes import together
 from s3flow.model import Listed, Proof
 from s3flow.ports import ROWS_AT_ONCE
 from s3flow.records import Due
@@ -185,16 +186,15 @@ class Inspection:
                 if not self.prover.route.stop.is_set():
                     await look(copy)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self.lanes):
-                    group.create_task(lane())
-                async for copy in copies:
-                    await line.put(copy)
-                for _ in range(self.lanes):
-                    await line.put(None)
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        async def feed(group: asyncio.TaskGroup) -> None:
+            for _ in range(self.lanes):
+                group.create_task(lane())
+            async for copy in copies:
+                await line.put(copy)
+            for _ in range(self.lanes):
+                await line.put(None)
+
+        await together(feed)
 
     async def _look(self, rows: Rows | None, copy: Copy) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from s3flow.engine.ranges import KeySpace
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
 from s3flow.errors import S3flowError
+from s3flow.lanes import together
 from s3flow.model import KeyRange, Listed, Page
 
 SEEN_FIRST = 4  # full pages before the first cut: small buckets cost the requests that they must
@@ -92,14 +92,14 @@ class Walk:
             if not each.done:
                 self._waiting.append(Stretch(each.start, each.cursor, each.end))
         try:
-            async with asyncio.TaskGroup() as group:
-                self._begin(group)
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            await together(self._run)
         finally:
             self._give_back(self._held - 1)
         if self._failure is not None:
             raise self._failure
+
+    async def _run(self, group: asyncio.TaskGroup) -> None:
+        self._begin(group)
 
     def _ends(self) -> bool:
         return self._failure is not None or self.slots.closed or self._route.stop.is_set()
@@ -155,8 +155,9 @@ class Walk:
         finally:
             if following is not None:
                 following.cancel()
-                with contextlib.suppress(asyncio.CancelledError, S3flowError):
-                    await following
+                # Not "await following": our being cancelled must not be mistaken for its.
+                await asyncio.wait({following})
+                _raise_unexpected(following)
         self._active.remove(it)
         self._begin(group)
         self._give_back(self._held - max(1, len(self._active) + self._promised))
@@ -209,6 +210,13 @@ class Walk:
         it.end, it.pages = cut, 0
         self._promised -= 1
         self._start(group, it.cut_off)
+
+
+def _raise_unexpected(ended: asyncio.Task[Page]) -> None:
+    """Raise what nobody handles; any other end of a page that is not needed any more is as good."""
+    error = None if ended.cancelled() else ended.exception()
+    if error is not None and not isinstance(error, S3flowError):
+        raise error
 
 
 def _within(page: Page, end: bytes | None) -> Page:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from s3flow.crashpoints import passing
@@ -35,6 +33,7 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import BytesMoved, Retried
+from s3flow.lanes import in_lanes
 from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, Stored, Transfer
 
 MAX_UPLOAD_RESTARTS = 3
@@ -111,7 +110,7 @@ class OpenUpload:
         """Do *work* for each part, several at a time; a stop ends it after those in flight."""
         waiting = iter(numbers)
 
-        async def lane() -> None:
+        async def lane(_: int) -> None:
             while not self.route.stop.is_set():
                 number = next(waiting, None)  # shared: each lane takes the next one
                 if number is None:
@@ -119,10 +118,7 @@ class OpenUpload:
                 await self._patiently(work, number)
 
         lanes = min(self.route.flow.lanes, len(numbers))
-        with _first_cause():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(lanes):
-                    group.create_task(lane())
+        await in_lanes(range(lanes), lane, lanes)
         if next(waiting, None) is not None:
             raise Stopped(object_name(self.transfer))
 
@@ -163,18 +159,6 @@ STREAMED = Way(
     _pipe,
     lambda route: min(route.flow.multipart_threshold, route.target.limits.max_put_size),
 )
-
-
-@contextlib.contextmanager
-def _first_cause() -> Iterator[None]:
-    """Raise what went wrong first, not the group of everything that ended with it."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        cause: BaseException = group
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        raise cause from None
 
 
 async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -> Copied | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +26,7 @@ from s3flow.errors import (
     Throttled,
     UnguardedDelete,
 )
+from s3flow.lanes import in_lanes
 from s3flow.model import Change, Doomed, Listed, ObjectInfo, State
 from s3flow.policies import DeletePolicy, Guard
 from s3flow.records import Due
@@ -336,16 +336,10 @@ def _changed(due: Due, info: ObjectInfo) -> Change:
 async def _all(items: Sequence[T], call: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
     """Call for each, some at a time; give the answers in order."""
     answers: dict[int, Answer] = {}
-    remaining = iter(enumerate(items))
 
-    async def lane() -> None:
-        for index, item in remaining:
-            answers[index] = await call(item)
+    async def one(numbered: tuple[int, T]) -> None:
+        index, item = numbered
+        answers[index] = await call(item)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(LOOKS, len(items))):
-                group.create_task(lane())
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+    await in_lanes(list(enumerate(items)), one, LOOKS)
     return [answers[index] for index in range(len(items))]

@@ -27,6 +27,7 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import Retried, Warned
+from s3flow.lanes import in_lanes
 from s3flow.model import (
     Change,
     Flow,
@@ -335,25 +336,21 @@ class Restorer:
     ) -> list[Change]:
         """Do *step* for each, a few at a time, until the daemon stops; give what changed."""
         changes: list[Change] = []
-        remaining = iter(transfers)
 
-        async def lane() -> None:
-            for transfer in remaining:
-                if self.route.stop.is_set():
-                    return
-                try:
-                    change = await step(transfer)
-                    self._throttled = 0
-                except StateError:
-                    raise
-                except Exception as error:  # noqa: BLE001  one object's trouble is its own
-                    change = self._failed(transfer, error)
-                if change is not None:
-                    changes.append(change)
+        async def one(transfer: Transfer) -> None:
+            if self.route.stop.is_set():
+                return
+            try:
+                change = await step(transfer)
+                self._throttled = 0
+            except StateError:
+                raise
+            except Exception as error:  # noqa: BLE001  one object's trouble is its own
+                change = self._failed(transfer, error)
+            if change is not None:
+                changes.append(change)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(LANES, len(transfers))):
-                group.create_task(lane())
+        await in_lanes(transfers, one, LANES)
         return changes
 
     async def _record(self, changes: Iterable[Change]) -> None:

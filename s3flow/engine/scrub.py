@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from s3flow.engine.inspection import after, look_again
@@ -15,6 +16,7 @@ from s3flow.engine.route import Route, Stopped, object_name
 from s3flow.engine.throttle import Gate
 from s3flow.errors import Blocked, StateError, StateLost
 from s3flow.events import Event, LookedAgain, Recorded, Warned
+from s3flow.lanes import in_lanes
 from s3flow.model import State
 from s3flow.ports import StateStore
 from s3flow.records import Scrubbed
@@ -120,25 +122,19 @@ class Scrubber:
 
     async def _look_at(self, copies: list[Copy]) -> None:
         results: Counter[str] = Counter()
-        left = iter(copies)
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(LANES, len(copies))):
-                    group.create_task(self._lane(left, results))
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            await in_lanes(copies, partial(self._look_at_one, results), LANES)
         finally:
             if results:
                 self.route.emit(LookedAgain(self.route.flow.name, results))
 
-    async def _lane(self, copies: Iterator[Copy], results: Counter[str]) -> None:
-        for copy in copies:
-            if self.route.stop.is_set():
-                raise Stopped("the rest is looked at after the next start")
-            seen = await look_again(self._prover, self.state, copy)
-            if seen is not None:
-                results[str(seen[1].result)] += 1
-                await self._mark(*seen)
+    async def _look_at_one(self, results: Counter[str], copy: Copy) -> None:
+        if self.route.stop.is_set():
+            raise Stopped("the rest is looked at after the next start")
+        seen = await look_again(self._prover, self.state, copy)
+        if seen is not None:
+            results[str(seen[1].result)] += 1
+            await self._mark(*seen)
 
     async def _mark(self, copy: Copy, looked: Looked) -> None:
         if looked.result not in REFUTED:

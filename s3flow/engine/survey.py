@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import time
 from bisect import bisect_left
@@ -18,6 +17,7 @@ from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
 from s3flow.errors import Blocked, PathConflict, Permanent, S3flowError, TargetExists, Throttled
 from s3flow.events import Warned
+from s3flow.lanes import in_lanes
 from s3flow.model import (
     OUTCOMES,
     Discovered,
@@ -264,21 +264,15 @@ class Survey:
         """
         source, decide = self.route.source, self._decider(bucket)
         back, changes.back = changes.back, []
-        remaining = iter(back)
 
-        async def lane() -> None:
-            for row_id, entry in remaining:
-                info = await self._retried(partial(source.head_object, bucket, entry.key))
-                if info is not None:
-                    now = Listed(entry.key, info.size, info.etag, info.modified, info.storage_class)
-                    changes.changed.append((row_id, decide(now)))
+        async def look(row: tuple[int, Listed]) -> None:
+            row_id, entry = row
+            info = await self._retried(partial(source.head_object, bucket, entry.key))
+            if info is not None:
+                now = Listed(entry.key, info.size, info.etag, info.modified, info.storage_class)
+                changes.changed.append((row_id, decide(now)))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(LOOKS, len(back))):
-                    group.create_task(lane())
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        await in_lanes(back, look, LOOKS)
 
     async def _resolve_rivals(self, known: Known, bucket: str, changes: PageChanges) -> None:
         """Fail those whose place at the target belongs to a key that comes before them."""

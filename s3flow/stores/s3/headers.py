@@ -41,7 +41,7 @@ class _Kinds(NamedTuple):
     checksums: list[str]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # names of metadata may be as long as a whole head
 def _kinds(names: tuple[str, ...]) -> _Kinds:
     """Sort header names: a server sends the same ones all the time, in the same order."""
     return _Kinds(

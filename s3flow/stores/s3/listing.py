@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from operator import attrgetter, lt
 
 from s3flow.errors import BadAnswer
+from s3flow.lanes import in_lanes
 from s3flow.model import Listed, ObjectInfo, Page
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.rest import Call, Rest
@@ -75,22 +75,13 @@ class Listings:
 
     async def _look_up(self, bucket: str, keys: Sequence[bytes], head: Head) -> dict[bytes, Listed]:
         found: dict[bytes, Listed] = {}
-        remaining = iter(keys)
 
-        async def lane() -> None:
-            for key in remaining:
-                info = await head(bucket, key)
-                if info is not None:
-                    found[key] = Listed(
-                        key, info.size, info.etag, info.modified, info.storage_class
-                    )
+        async def look(key: bytes) -> None:
+            info = await head(bucket, key)
+            if info is not None:
+                found[key] = Listed(key, info.size, info.etag, info.modified, info.storage_class)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(LOOKUPS, len(keys))):
-                    group.create_task(lane())
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        await in_lanes(keys, look, LOOKUPS)
         return found
 
     async def _fetch(self, bucket: str, prefix: bytes, after: bytes, token: str) -> ListResult:

@@ -13,10 +13,10 @@ from typing import Protocol
 from xml.sax.saxutils import escape
 
 from s3flow import errors
+from s3flow.lanes import answers_of
 from s3flow.model import Attributes, Doomed, ObjectInfo, Page, Stored
 from s3flow.policies import DELETE_PROBE, Guard
 from s3flow.ports import Body
-from s3flow.stores.lanes import answers_of
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.translate import Failure

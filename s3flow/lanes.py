@@ -1,0 +1,94 @@
+"""Several tasks as one step: calls of one kind, some at a time, and one cause when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
+from typing import Protocol, TypeVar
+
+from s3flow.errors import S3flowError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+LANES = 16
+
+
+class Items(Sized, Iterable[T_co], Protocol[T_co]):
+    """What can be counted and gone through."""
+
+
+async def together(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> None:
+    """Do *work*, which is given a task group, until all its tasks have ended.
+
+    Raises what went wrong first, not a group of errors; being cancelled comes before any of it but
+    what nobody handles. `asyncio.TaskGroup` alone loses a cancellation that meets a task's failure
+    (https://github.com/python/cpython/issues/116720): who handles the failure goes on for ever. So
+    the group has a task of its own, and nobody but this function cancels that.
+    """
+    task = asyncio.create_task(_in_group(work))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as asked:
+            cancelled = asked
+            task.cancel()
+    error = None if task.cancelled() else task.exception()
+    cause = None if error is None else _cause(error)
+    if cancelled is not None and (cause is None or isinstance(cause, Exception)):
+        raise cancelled
+    if cause is not None:
+        raise cause from None
+    task.result()  # was it cancelled by a loop that ends, so are we
+
+
+async def _in_group(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        await work(group)
+
+
+async def in_lanes(
+    items: Items[T], call: Callable[[T], Awaitable[object]], at_once: int = LANES
+) -> None:
+    """Call for each of *items*, in their order, *at_once* at a time; the first failure ends it."""
+    remaining = iter(items)
+
+    async def lane() -> None:
+        for item in remaining:
+            await call(item)
+
+    async def begin(group: asyncio.TaskGroup) -> None:
+        for _ in range(min(at_once, len(items))):
+            group.create_task(lane())
+
+    await together(begin)
+
+
+async def answers_of(
+    items: Sequence[T], call: Callable[[T], Awaitable[None]]
+) -> list[Exception | None]:
+    """Call for each; give what each raised, in order, None where nothing was."""
+    answers: list[Exception | None] = [None] * len(items)
+
+    async def one(numbered: tuple[int, T]) -> None:
+        index, item = numbered
+        try:
+            await call(item)
+        except S3flowError as error:
+            answers[index] = error
+
+    await in_lanes(list(enumerate(items)), one)
+    return answers
+
+
+def _cause(failed: BaseException) -> BaseException:
+    """Give the first error of a group, or the error itself; what nobody handles comes before the rest."""
+    flat: list[BaseException] = []
+    left: list[BaseException] = [failed]
+    while left:
+        error = left.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            left[:0] = error.exceptions
+        else:
+            flat.append(error)
+    return next((it for it in flat if not isinstance(it, Exception)), flat[0])

@@ -1,0 +1,107 @@
+"""Several tasks as one step: no failure hides a cancellation, none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from s3flow.errors import ConnectionLost
+from s3flow.lanes import answers_of, in_lanes, together
+
+
+class Died(BaseException):
+    """What nobody handles."""
+
+
+async def test_a_cancellation_that_meets_a_failure_is_heard() -> None:
+    began = asyncio.Event()
+
+    async def fails_when_it_is_cancelled(_: int) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionLost("in the same moment")
+
+    async def goes_on_for_ever() -> None:
+        while True:
+            try:
+                await in_lanes([1, 2], fails_when_it_is_cancelled)
+            except ConnectionLost:
+                began.clear()
+
+    task = asyncio.create_task(goes_on_for_ever())
+    await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=5)
+    assert task.cancelled()
+
+
+async def test_a_failure_of_its_own_is_no_cancellation() -> None:
+    async def fails() -> None:
+        raise ConnectionLost("x")
+
+    async def waits_beside(work: Coroutine[Any, Any, None]) -> None:
+        async def begin(group: asyncio.TaskGroup) -> None:
+            group.create_task(work)
+            await asyncio.Event().wait()
+
+        await together(begin)
+
+    task = asyncio.current_task()
+    assert task is not None
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            await waits_beside(fails())
+        assert task.cancelling() == 0
+
+
+async def test_a_death_comes_before_failures() -> None:
+    async def fails() -> None:
+        raise ConnectionLost("x")
+
+    async def dies() -> None:
+        raise Died
+
+    async def inner(group: asyncio.TaskGroup) -> None:
+        group.create_task(fails())
+        group.create_task(dies())
+
+    async def outer(group: asyncio.TaskGroup) -> None:
+        group.create_task(fails())
+        await together(inner)
+
+    with pytest.raises(Died):
+        await together(outer)
+
+
+async def test_lanes_take_their_items_in_order_and_so_many_at_a_time() -> None:
+    inside, most, order = 0, 0, list[int]()
+
+    async def call(item: int) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        order.append(item)
+        await asyncio.sleep(0)
+        inside -= 1
+
+    await in_lanes(range(20), call, 3)
+    assert (most, order) == (3, list(range(20)))
+    await in_lanes([], call)
+
+
+async def test_answers_stand_where_their_items_stood() -> None:
+    async def call(item: int) -> None:
+        if item % 2:
+            raise ConnectionLost(str(item))
+
+    assert [str(answer) for answer in await answers_of([0, 1, 2, 3], call)] == [
+        "None",
+        "1",
+        "None",
+        "3",
+    ]
