@@ -18,6 +18,8 @@ import uvloop
 
 from tests.servers import HOST
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 CHUNK = 256 * 1024
 HEAD_LIMIT = 256 * 1024
 SLOW_DOWN = (
@@ -73,7 +75,7 @@ def kind_of(method: str, key: str, query: dict[str, str], headers: dict[str, str
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class Head:
     start: str
     headers: dict[str, str]
     raw: bytes
@@ -87,17 +89,17 @@ class _Head:
         return None if text is None else int(text)
 
 
-async def _read_head(reader: asyncio.StreamReader) -> _Head | None:
+async def read_head(reader: asyncio.StreamReader) -> Head | None:
     try:
         raw = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     start, *lines = raw.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines if line)
-    return _Head(start, {name.lower(): value.strip() for name, _, value in pairs}, raw)
+    return Head(start, {name.lower(): value.strip() for name, _, value in pairs}, raw)
 
 
-def _write(writer: asyncio.StreamWriter | None, data: bytes) -> None:
+def send(writer: asyncio.StreamWriter | None, data: bytes) -> None:
     if writer is None:
         return
     if writer.is_closing():  # uvloop raises a RuntimeError for it
@@ -105,7 +107,7 @@ def _write(writer: asyncio.StreamWriter | None, data: bytes) -> None:
     writer.write(data)
 
 
-async def _relay(
+async def relay(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, size: int
 ) -> bool:
     """Pass *size* bytes on (None: nowhere); False when they end too early."""
@@ -114,36 +116,36 @@ async def _relay(
         if not chunk:
             return False
         size -= len(chunk)
-        _write(writer, chunk)
+        send(writer, chunk)
         if writer is not None:
             await writer.drain()
     return True
 
 
-async def _relay_chunked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> bool:
+async def relay_chunked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> bool:
     """Pass a chunked body on, trailers included."""
     while True:
         line = await reader.readuntil(b"\r\n")
         size = int(line.split(b";")[0], 16)
-        _write(writer, line)
+        send(writer, line)
         if size:
-            if not await _relay(reader, writer, size + 2):
+            if not await relay(reader, writer, size + 2):
                 return False
             continue
         while True:
             line = await reader.readuntil(b"\r\n")
-            _write(writer, line)
+            send(writer, line)
             if line == b"\r\n":
                 return True
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """One client's connection and its twin to the server."""
 
     proxy: Proxy
-    client: tuple[asyncio.StreamReader, asyncio.StreamWriter]
-    server: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    client: Streams
+    server: Streams
     waiting: deque[Request] = field(default_factory=deque)
 
     async def run(self) -> None:
@@ -164,7 +166,7 @@ class _Exchange:
     async def _requests(self) -> bool:
         """Relay requests; False when the last one stayed incomplete."""
         reader, writer = self.client[0], self.server[1]
-        while (head := await _read_head(reader)) is not None:
+        while (head := await read_head(reader)) is not None:
             request = self.proxy.note(head)
             if request.kind == "delete_many":
                 try:
@@ -179,7 +181,7 @@ class _Exchange:
                 self.waiting.append(request)
             try:
                 if not refused:
-                    _write(writer, self.proxy.rewrite(head.raw))
+                    send(writer, self.proxy.rewrite(head.raw))
                 whole = await self._pass_body(head, None if refused else writer, request.body)
             except (ConnectionError, asyncio.IncompleteReadError):
                 whole = False
@@ -190,21 +192,21 @@ class _Exchange:
         return True
 
     async def _pass_body(
-        self, head: _Head, writer: asyncio.StreamWriter | None, taken: bytes
+        self, head: Head, writer: asyncio.StreamWriter | None, taken: bytes
     ) -> bool:
         reader = self.client[0]
-        _write(writer, taken)
+        send(writer, taken)
         if "chunked" in head.headers.get("transfer-encoding", ""):
-            return await _relay_chunked(reader, writer)
+            return await relay_chunked(reader, writer)
         if writer is not None:
             await writer.drain()
-        return await _relay(reader, writer, (head.length or 0) - len(taken))
+        return await relay(reader, writer, (head.length or 0) - len(taken))
 
     async def _say_slow_down(self, request: Request) -> None:
         writer = self.client[1]
         body = b"" if request.method == "HEAD" else SLOW_DOWN
         request.status, request.answered = 503, self.proxy.tick()
-        _write(
+        send(
             writer,
             b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body),
@@ -215,7 +217,7 @@ class _Exchange:
     async def _answers(self) -> None:
         reader = self.server[0]
         sink = self.client[1]
-        while (head := await _read_head(reader)) is not None:
+        while (head := await read_head(reader)) is not None:
             status = int(head.start.split(" ", 2)[1])
             if status >= 200 and self.waiting:
                 self.waiting[0].status, self.waiting[0].answered = status, self.proxy.tick()
@@ -230,28 +232,25 @@ class _Exchange:
                 return
         self.client[1].close()
 
-    async def _pass_answer(self, head: _Head, status: int, sink: asyncio.StreamWriter) -> bool:
-        _write(sink, head.raw)
+    async def _pass_answer(self, head: Head, status: int, sink: asyncio.StreamWriter) -> bool:
+        send(sink, head.raw)
         if status < 200 or status in {204, 304} or self.waiting[0].method == "HEAD":
             return True
         if "chunked" in head.headers.get("transfer-encoding", ""):
-            return await _relay_chunked(self.server[0], sink)
+            return await relay_chunked(self.server[0], sink)
         if head.length is None:
-            await _relay(self.server[0], sink, 1 << 62)
+            await relay(self.server[0], sink, 1 << 62)
             return False
-        return await _relay(self.server[0], sink, head.length)
-
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+        return await relay(self.server[0], sink, head.length)
 
 
 async def _tunnel(client: Streams, server: Streams) -> None:
     """Take a CONNECT and pass bytes both ways until one side ends."""
-    head = await _read_head(client[0])
+    head = await read_head(client[0])
     if head is not None and head.start.startswith("CONNECT "):
         client[1].write(b"HTTP/1.1 200 Connected\r\n\r\n")
         ways = ((client[0], server[1]), (server[0], client[1]))
-        tasks = [asyncio.create_task(_relay(reader, writer, 1 << 62)) for reader, writer in ways]
+        tasks = [asyncio.create_task(relay(reader, writer, 1 << 62)) for reader, writer in ways]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
@@ -324,7 +323,7 @@ class Proxy:
         """Give the time: every call is later than the one before."""
         return next(self._clock)
 
-    def note(self, head: _Head) -> Request:
+    def note(self, head: Head) -> Request:
         """Record a request by its head."""
         method, target, _ = head.start.split(" ", 2)
         path, _, text = target.partition("?")
@@ -336,6 +335,10 @@ class Proxy:
         request.if_match = head.headers.get("if-match", "").strip('"')
         self.requests.append(request)
         return request
+
+    def exchange(self, client: Streams, server: Streams) -> Exchange:
+        """Begin to relay between a client and the server."""
+        return Exchange(self, client, server)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -375,7 +378,7 @@ class Proxy:
                 if self._tunnel:
                     await _tunnel((reader, writer), server)
                 else:
-                    await _Exchange(self, (reader, writer), server).run()
+                    await self.exchange((reader, writer), server).run()
             except (ConnectionError, asyncio.CancelledError, ssl.SSLError):
                 return  # whoever was connected is gone, or the test has ended
             finally:
