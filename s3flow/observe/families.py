@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -85,6 +86,20 @@ def spending(snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
         "What the flow may spend. Raise max_cost to let more be moved.",
         ("flow",),
         [((name,), money.most) for name, money in known],
+    )
+
+
+def tasks() -> Metric:
+    """Make the family of what runs on the event loop, none while there is no loop."""
+    try:
+        running = len(asyncio.all_tasks())
+    except RuntimeError:
+        running = 0
+    return gauge(
+        "s3flow_tasks",
+        "Tasks on the event loop of this process. Growing over hours: a leak, please report it.",
+        (),
+        [((), running)],
     )
 
 

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from s3flow import __version__, events
 from s3flow.model import OUTCOMES, Method, Outcome
-from s3flow.observe.families import Histogram, backlog, counter, gauge, single, spending
+from s3flow.observe.families import Histogram, backlog, counter, gauge, single, spending, tasks
 from s3flow.observe.progress import FlowSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -188,6 +188,7 @@ class Metrics(Collector):
         yield from self._processes()
         yield from backlog(snapshots)
         yield from spending(snapshots)
+        yield tasks()
         yield gauge(
             "s3flow_loop_lag_seconds",
             "Worst delay of an event loop in the last 15 s. Above 0.1: something blocks it, or "

@@ -31,6 +31,7 @@ SLICES = (
     125.0,
 )  # seconds for each try to catch a bug, of all programmes together
 BROKE_DOWN = "the programme itself broke down"
+HUNG = "Timeout ("  # how faulthandler begins
 
 
 class Round(NamedTuple):
@@ -131,9 +132,9 @@ class Running:
                 return Told(**json.loads((folder / TOLD).read_text()))
             told = Told(what.name, what.state, what.seed, seconds, {}, bug=what.bug)
             if not self.over.is_set():
-                hung = f" or hung ({UNHURRIED:.0f} s more than its time)" if status == 1 else ""
                 said = servers.tail(folder / "log", 6000)
-                told.finding = f"{BROKE_DOWN}{hung}: it ended with {status}\n{said}"
+                hung = f"it hung, {UNHURRIED:.0f} s after its time" if HUNG in said else BROKE_DOWN
+                told.finding = f"{hung}: it ended with {status}\n{said}"
             return told
 
 
@@ -211,7 +212,7 @@ def totals(told: Sequence[Told]) -> dict[tuple[str, str], Counter[str]]:
     for one in told:
         own = summed.setdefault((one.name, one.state), Counter())
         own.update(one.counts)
-        own.update({"findings": bool(one.finding), "seconds": round(one.seconds)})
+        own.update({"findings": int(bool(one.finding)), "seconds": round(one.seconds)})
         if "seeds" not in one.counts:
             own["seeds"] += 1
     return summed

@@ -38,6 +38,7 @@ NAMES = {
     "s3flow_sources_kept",
     "s3flow_unlisted_buckets",
     "s3flow_scan_last_finished_timestamp_seconds",
+    "s3flow_tasks",
     "s3flow_loop_lag_seconds",
     "s3flow_loop_blocks",
     "s3flow_loop_blocked_seconds",
