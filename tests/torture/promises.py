@@ -96,7 +96,10 @@ def no_empty_claim(seen: Seen) -> list[str]:
         for claim in seen.claims
         if claim.state in DONE
         and claim.key not in seen.touched
-        and seen.target.get(claim.key) not in _since(seen.written.get(claim.key, ()), claim.etag)
+        and all(
+            seen.target.get(claim.key) != content
+            for content in _since(seen.written.get(claim.key, ()), claim.etag)
+        )
     )
 
 
