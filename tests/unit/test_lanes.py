@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3flow.errors import ConnectionLost
 from s3flow.lanes import answers_of, in_lanes, together
+from tests.faults import Call, Faulty
+from tests.unit.lab import PARTS, Lab
 
 
 class Died(BaseException):
@@ -105,3 +108,36 @@ async def test_answers_stand_where_their_items_stood() -> None:
         "None",
         "3",
     ]
+
+
+class FailsWhenCancelled(Faulty):
+    """A target whose parts fail as they are cancelled, which a lost connection may do; puts kill."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.sending = asyncio.Event()
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "put_object":
+            await self.sending.wait()
+            raise Died
+        if call.method == "upload_part":
+            self.sending.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ConnectionLost("in the same moment")
+        return await go()
+
+
+async def test_a_death_ends_a_flow_whose_parts_fail_in_the_same_moment(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.change(**PARTS)
+    lab.put(b"parts", 2500)
+    lab.put(b"put", 10)
+    lab.target = FailsWhenCancelled(lab.dst)
+    running = asyncio.create_task(lab.sync())
+    await asyncio.wait({running}, timeout=30)
+    assert running.done()
+    with pytest.raises(BaseExceptionGroup):
+        running.result()
