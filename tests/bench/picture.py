@@ -10,7 +10,7 @@ from tests.bench.targets import TARGETS, Target
 
 _COLOURS = {OURS: "#14735a", FLOOR: "#a9d3c5"}
 _PEER = "#b8b2a7"
-_INK, _FAINT, _MARK = "#26241f", "#77726a", "#c2410c"
+INK, FAINT, MARK = "#26241f", "#77726a", "#c2410c"
 _LEFT, _PANEL, _BAR, _GAP, _ROW = 110, 250, 180, 18, 19  # pixels
 _WIDTH = _LEFT + 3 * (_PANEL + _GAP)
 _HEAD = 62
@@ -20,10 +20,10 @@ _PANELS = (("cpu", "CPU, s"), ("wall", "wall, s"), ("peak", "memory, MiB"))
 def picture(cases: Sequence[CaseResult], below: str) -> str:
     """Draw the contenders of each case; *below* says where and when."""
     parts = [
-        _text(16, 28, "s3flow and its peers: less is better", 17, weight="bold"),
-        _text(16, 48, below, 11, colour=_FAINT),
-        f'<path d="M{_WIDTH - 206} 21 v14" stroke="{_MARK}" stroke-width="2"/>',
-        _text(_WIDTH - 198, 32, "the target, from the best peer", 11, colour=_FAINT),
+        text(16, 28, "s3flow and its peers: less is better", 17, weight="bold"),
+        text(16, 48, below, 11, colour=FAINT),
+        f'<path d="M{_WIDTH - 206} 21 v14" stroke="{MARK}" stroke-width="2"/>',
+        text(_WIDTH - 198, 32, "the target, from the best peer", 11, colour=FAINT),
     ]
     y = _HEAD + 12
     for found in cases:
@@ -42,18 +42,18 @@ def picture(cases: Sequence[CaseResult], below: str) -> str:
 def _case(y: int, found: CaseResult, shown: Sequence[Result]) -> list[str]:
     parts = [
         f'<path d="M16 {y - 6} H{_WIDTH - 16}" stroke="#e4e0d8"/>',
-        _text(16, y + 14, f"{found.title} ({found.server})", 13, weight="bold"),
+        text(16, y + 14, f"{found.title} ({found.server})", 13, weight="bold"),
     ]
     top = y + 40
     for row, result in enumerate(shown):
         is_ours = result.contender == OURS
         where = top + row * _ROW + 12
         weight = "bold" if is_ours else "normal"
-        parts.append(_text(16, where, result.contender, 11, weight=weight))
+        parts.append(text(16, where, result.contender, 11, weight=weight))
     target = TARGETS.get(found.case)
     for column, (figure, title) in enumerate(_PANELS):
         x = _LEFT + column * (_PANEL + _GAP)
-        parts.append(_text(x, y + 33, title, 10, colour=_FAINT))
+        parts.append(text(x, y + 33, title, 10, colour=FAINT))
         parts += _panel(x, top, figure, shown, _mark(found, target, figure))
     return parts
 
@@ -74,10 +74,10 @@ def _panel(x: int, top: int, figure: str, shown: Sequence[Result], mark: float) 
         at = x + _BAR * mark / most
         if mark and result.contender == OURS:
             path = f"M{at:.1f} {y - 3} v{_ROW + 2}"
-            parts.append(f'<path d="{path}" stroke="{_MARK}" stroke-width="2"/>')
+            parts.append(f'<path d="{path}" stroke="{MARK}" stroke-width="2"/>')
             # The figure moves behind the mark that it would hide.
             width = at - x if 0 <= at - x - width < 8 * len(label) + 8 else width
-        parts.append(_text(x + width + 5, y + 12, label, 11))
+        parts.append(text(x + width + 5, y + 12, label, 11))
     return parts
 
 
@@ -96,10 +96,11 @@ def _mark(found: CaseResult, target: Target | None, figure: str) -> float:
     return 0.0 if found.quick else seconds
 
 
-def _text(
-    x: float, y: float, text: str, size: int, *, colour: str = _INK, weight: str = "normal"
+def text(
+    x: float, y: float, words: str, size: int, *, colour: str = INK, weight: str = "normal"
 ) -> str:
+    """Write *words* at a place, from left to right."""
     return (
         f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" font-weight="{weight}"'
-        f' fill="{colour}">{escape(text)}</text>'
+        f' fill="{colour}">{escape(words)}</text>'
     )

@@ -63,6 +63,7 @@ class Program:
     config: Path
     environ: dict[str, str]
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    bug: str = ""  # of tests.torture.bugs, planted in every command
 
     @classmethod
     def written(cls, folder: Path, text: str, environ: Mapping[str, str]) -> Program:
@@ -81,7 +82,8 @@ class Program:
         """Give the command line of an s3flow command with the configuration."""
         named = 2 if words[0] in GROUPS else 1
         name, rest = words[:named], words[named:]
-        return [sys.executable, "-m", "s3flow", *name, "--config", str(self.config), *rest]
+        module = ["tests.torture.bugs", self.bug] if self.bug else ["s3flow"]
+        return [sys.executable, "-m", *module, *name, "--config", str(self.config), *rest]
 
     def run(self, *words: str, code: int | None = 0, **environ: str) -> Done:
         """Run a command to its end and check its exit status (None: any)."""
