@@ -24,6 +24,36 @@ def plant(name: str) -> None:
         BUGS[name]()
 
 
+@bug
+def reused_dirty_connection() -> None:
+    """Use a connection again though bytes of its last answer are still to come."""
+    from s3flow.wire.connection import Connection
+    from s3flow.wire.http import Pool
+
+    done = Pool._done
+
+    def careless(self: Pool, connection: Connection, clean: bool) -> None:
+        done(self, connection, clean or connection.usable)
+
+    Pool._done = careless  # type: ignore[method-assign]
+
+
+@bug
+def leaked_secret() -> None:
+    """Log each request as it goes out, its headers included."""
+    import logging
+
+    from s3flow.wire.http import Pool
+
+    head = Pool._head
+
+    def chatty(self: Pool, method: str, target: str, headers: dict[str, str], size: int) -> bytes:
+        logging.getLogger("s3flow.wire").debug("asking: %s %s %s", method, target, headers)
+        return head(self, method, target, headers, size)
+
+    Pool._head = chatty  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     from s3flow.__main__ import main
 
