@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import socket
 from collections.abc import Sequence
 
 from s3flow.engine import plan
@@ -68,7 +69,9 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
     flow, target = route.flow, route.target
     read, written = flow.source.prefix, flow.target.prefix
     there = plan.target_bucket(flow, bucket)
-    name = os.urandom(8).hex().encode()
+    # What a death leaves is written over and removed by the next try of the same name here.
+    known = hashlib.sha256(f"{socket.gethostname()}/{flow.name}".encode()).hexdigest()
+    name = known[:16].encode()
     if not target.limits.etags:
         key = read + _IN_FOLDERS + name
         place = plan.target_key(flow, key)

@@ -160,6 +160,38 @@ async def test_the_probe_goes_even_if_nobody_can_look_for_it(tmp_path: Path) -> 
     assert lab.dst.keys("to") == []
 
 
+class Dying(Faulty):
+    """Is never heard of again once it has written a probe."""
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "discard":
+            raise ConnectionAbortedError
+        return await go()
+
+
+@pytest.mark.parametrize("to_disk", [True, False])
+async def test_the_probe_of_who_died_goes_with_the_next_one(tmp_path: Path, to_disk: bool) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    lab = Lab(tmp_path, target=LocalStore("dst", folder)) if to_disk else Lab(tmp_path)
+    lab.change(mode=Mode.MOVE, target=Place("dst", "to", b""))
+    target, lab.target = lab.target, Dying(lab.target)
+
+    def there() -> list[object]:
+        if to_disk:
+            return [it.name for it in (folder / "to").iterdir()]
+        return list(lab.dst.keys("to"))
+
+    with pytest.raises(ConnectionAbortedError):
+        await refuse_selfsame_for_moves(_route(lab), "from")
+    assert len(there()) == 1
+    lab.target = target
+    await refuse_selfsame_for_moves(_route(lab), "from")
+    assert there() == []
+    if to_disk:
+        await target.close()
+
+
 async def test_doctor_tells(tmp_path: Path) -> None:
     lab = moving(tmp_path, "", "")
     lab.put(b"x", 100)
