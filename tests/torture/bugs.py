@@ -54,6 +54,45 @@ def leaked_secret() -> None:
     Pool._head = chatty  # type: ignore[method-assign]
 
 
+@bug
+def state_before_upload() -> None:
+    """Record each object as verified, durably, before it is sent."""
+    from s3flow.engine.recorder import Entry, Recorder
+    from s3flow.engine.worker import Worker
+    from s3flow.model import Change, Method, Proof, State, Transfer
+
+    move = Worker._move
+
+    async def hasty(self: Worker, transfer: Transfer) -> Entry:
+        change = Change(transfer, State.VERIFIED, method=Method.PUT, proof=Proof.ETAG)
+        change.target_etag = transfer.etag
+        await self.recorder.record(Entry(change))
+        if isinstance(self.recorder, Recorder):
+            await self.recorder.flush()
+        return await move(self, transfer)
+
+    Worker._move = hasty  # type: ignore[method-assign]
+
+
+@bug
+def delete_before_durable() -> None:
+    """Delete the source of a move once its copy is proven, before that is durable."""
+    from s3flow.engine.recorder import Entry
+    from s3flow.engine.worker import Worker
+    from s3flow.model import State, Transfer
+
+    move = Worker._move
+
+    async def hasty(self: Worker, transfer: Transfer) -> Entry:
+        entry = await move(self, transfer)
+        if entry.change.state is State.VERIFIED and entry.change.due_at is not None:
+            source = self.route.source
+            await source.delete_object(transfer.bucket, transfer.key, etag=transfer.etag)
+        return entry
+
+    Worker._move = hasty  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     from s3flow.__main__ import main
 
