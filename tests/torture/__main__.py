@@ -12,9 +12,7 @@ from pathlib import Path
 
 from tests.torture.bugs import BUGS
 from tests.torture.registry import ENTRIES, STATES
-from tests.torture.runner import Account, Catch, Round, hunt, plan, torture, totals
-
-LEDGER = Path("build/torture.jsonl")
+from tests.torture.runner import LEDGER, Account, Catch, Round, hunt, plan, torture, totals
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -93,6 +93,21 @@ def delete_before_durable() -> None:
     Worker._move = hasty  # type: ignore[method-assign]
 
 
+@bug
+def leaked_memory() -> None:
+    """Keep something of each transfer for ever."""
+    from s3flow.events import TransferEnded
+    from s3flow.observe.metrics import Metrics
+
+    ended, kept = Metrics._ended, []
+
+    def hoarding(self: Metrics, event: TransferEnded) -> None:
+        kept.append(bytes(100_000))
+        ended(self, event)
+
+    Metrics._ended = hoarding  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     from s3flow.__main__ import main
 

@@ -48,5 +48,7 @@ CATCHES: dict[str, tuple[str, ...]] = {
     "missing-fsync": ("power",),
     "swallowed-cancellation": ("nth", "sim"),
     "reused-dirty-connection": ("storm", "hostile"),
+    "leaked-secret": ("secrets",),
+    "leaked-memory": ("soak",),
 }
 """Which programmes are to find a planted bug, the quickest first; one that is not here, any of them."""

@@ -22,6 +22,7 @@ from tests.torture.registry import CATCHES, ENTRIES
 from tests.torture.single import TOLD, UNHURRIED
 
 ROOT = Path(__file__).parents[2]
+LEDGER = Path("build/torture.jsonl")
 TURN = 600.0  # seconds in which each programme has its share; a new turn has new seeds
 SHORTEST = 15.0  # seconds; less is all preparation
 SLICES = (
@@ -31,6 +32,7 @@ SLICES = (
     125.0,
 )  # seconds for each try to catch a bug, of all programmes together
 BROKE_DOWN = "the programme itself broke down"
+PASSED_ON = ("S3FLOW_TEST_", "S3FLOW_GOBIN")  # what tells of servers for tests
 HUNG = "Timeout ("  # how faulthandler begins
 
 
@@ -145,7 +147,7 @@ def _command(what: Round, folder: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: text for name, text in os.environ.items() if name.startswith("S3FLOW_TEST_")}
+    kept = {name: text for name, text in os.environ.items() if name.startswith(PASSED_ON)}
     # The home is where servers that were installed for tests lie.
     return {**kept, "PYTHONPATH": str(ROOT), "HOME": str(Path.home())}
 
