@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import random
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,10 @@ import pymysql
 
 from tests import mariadb
 from tests.e2e.conftest import MIB, Stage, staged
-from tests.e2e.content import ROOT_MARK, digest_of, put_large, uploads_left
+from tests.e2e.content import ROOT_MARK, digest_of, empty, put_large, uploads_left
 from tests.e2e.program import Program, adds_up
 from tests.e2e.proxy import Proxy, parts_sent_twice
-from tests.servers import Server
+from tests.servers import Server, make_bucket
 from tests.torture import promises
 from tests.torture.promises import Claim, Seen, Version
 
@@ -39,20 +38,6 @@ CLAIMS = (
     "SELECT objects.object_key, states.name, objects.etag, objects.reason FROM objects"
     " JOIN states ON states.code = objects.state"
 )
-
-
-@dataclass(slots=True)
-class Planted(Program):
-    """An s3flow that may have a bug planted in it."""
-
-    bug: str = ""
-
-    def command(self, *words: str) -> list[str]:
-        """Give the command line, which plants the bug first."""
-        plain = Program.command(self, *words)
-        if not self.bug:
-            return plain
-        return [sys.executable, "-m", "tests.torture.bugs", self.bug, *plain[3:]]
 
 
 @dataclass(slots=True)
@@ -224,14 +209,13 @@ def made(
         stage.through(proxy, "theirs")
         address, query = _state(schemas, folder)
         copies = _own_bucket(stage)
-        plain = stage.program(
+        program = stage.program(
             *_flows(stage, copies),
             state=address,
             workers=2 if crew else 1,
             max_bytes_per_s=60 * MIB,
         )
-        program = Planted(plain.config, plain.environ, bug=bug)
-        stage.stack.callback(program.end)
+        program.bug = bug
         world = World(stage, proxy, program, query, copies, random.Random(seed), crew)
         world.fill()
         yield world
@@ -239,9 +223,6 @@ def made(
 
 def _own_bucket(stage: Stage) -> str:
     """Make a bucket that the source's own account can copy into by itself."""
-    from tests.e2e.content import empty
-    from tests.servers import make_bucket
-
     name = make_bucket(stage.server, 0)
     stage.stack.callback(empty, stage.ours, name)
     stage.stack.callback(empty, stage.ours, stage.source)
