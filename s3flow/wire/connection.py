@@ -53,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         "_watch",
         "ended",
         "error",
+        "filled",
         "head",
         "idle",
         "leased",
@@ -81,6 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self.name = name
         self.start = self.stop = 0
+        self.filled = False  # the last bytes took all room: there may be more behind them
         self.received = 0  # bytes, of this request's answer
         self.head: Head | None = None
         self.error: S3flowError | None = None
@@ -115,7 +117,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.stop += nbytes
         self.received += nbytes
-        filled = self.stop == self._capacity
+        filled = self.filled = self.stop == self._capacity
         if self._method:
             self._read_head()
         elif self._waiter is not None:
@@ -285,7 +287,7 @@ class Connection(asyncio.BufferedProtocol):
     def _deliver(self, head: Head) -> None:
         self._method = ""
         self.head = head
-        if head.framing is not Framing.LENGTH or head.length > self._capacity - self.start:
+        if head.framing is not Framing.LENGTH or head.length >= self._capacity - self.start:
             self._enlarge()
         self._wake()
 

@@ -20,6 +20,7 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _NAMES = 1024  # how many checked names are remembered; user metadata makes them unbounded
+_LONGEST_NAME = 64  # characters of one that is remembered
 
 _known_names: dict[str, str] = {}
 
@@ -88,10 +89,12 @@ def _fields(lines: list[str]) -> dict[str, str]:
 
 
 def _lower(name: str) -> str:
-    """Give a header's name in lower case, and remember it."""
-    if len(_known_names) >= _NAMES:
-        _known_names.clear()
-    lower = _known_names[name] = name.lower()
+    """Give a header's name in lower case, and remember it unless it is long."""
+    lower = name.lower()
+    if len(name) <= _LONGEST_NAME:
+        if len(_known_names) >= _NAMES:
+            _known_names.clear()
+        _known_names[name] = lower
     return lower
 
 

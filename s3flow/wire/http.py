@@ -314,7 +314,7 @@ class _Form(NamedTuple):
     is_clean: bool
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # names of metadata may be as long as a whole head
 def _form(names: tuple[str, ...], authority: str) -> _Form:
     """Give the form of a head with these header names: most requests have one of a few."""
     lines = [f"{name.replace('%', '%%')}: %s\r\n" for name in names]

@@ -158,8 +158,10 @@ class Response:
 
     def _finish(self, connection: Connection) -> None:
         self._connection = None
-        # More than the announced bytes: whatever they are, they are no answer of ours.
+        # More than the announced bytes: whatever they are, they are no answer of ours. And where the
+        # buffer was full to its last byte, more of them would still be in the socket.
         clean = self._keep and connection.usable and connection.start == connection.stop
+        clean = clean and not connection.filled
         self._done(connection, clean)
 
     def _drop(self, connection: Connection) -> None:

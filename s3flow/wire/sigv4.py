@@ -30,7 +30,8 @@ UNSIGNED_HEADERS = frozenset(
 )
 
 _BLANKS = re.compile(r"[ \t]+")
-_SHAPES = 1024  # user metadata makes header sets unbounded; the cache of them is not
+# User metadata makes header sets unbounded, and each as large as a head; the cache of them is not.
+_SHAPES = 128
 _EMPTY = hashlib.sha256()  # copied instead of constructed: saves OpenSSL's algorithm look-up
 
 

@@ -12,6 +12,10 @@ from s3flow.model import Listed
 from s3flow.wire import entries as entries_by_shape
 
 _SHOWN = 120  # characters of an unusable answer that go into the message
+# A tree takes up to 100 times its text: 1.5 GB and 5 s of the loop for the 16 MiB that an answer may
+# have. Each of these bytes begins an object of it; 1,000 keys or parts have less than a tenth so many.
+_MARKS = b"<&\n\"'="
+_MOST_MARKS = 350_000
 # Below a petabyte: the sizes of a page must add up to what the state can hold, 63 bits.
 _SIZE = re.compile("[0-9]{1,15}")
 
@@ -156,6 +160,10 @@ def _parse(body: bytes) -> Element:
         raise BadAnswer("an XML answer holds NUL bytes, so it is not UTF-8")
     if b"<!DOCTYPE" in body:
         raise BadAnswer("an XML answer declares a document type, which S3 never does")
+    if len(body) > _MOST_MARKS and sum(map(body.count, _MARKS)) > _MOST_MARKS:
+        raise BadAnswer(
+            f"an XML answer is no answer of S3's, it has too many parts: {_start(body)}"
+        )
     parser = XMLParser(encoding="utf-8")  # noqa: S314 - entities are impossible here, see above
     try:
         parser.feed(body)
