@@ -108,6 +108,52 @@ def leaked_memory() -> None:
     Metrics._ended = hoarding  # type: ignore[method-assign]
 
 
+@bug
+def missing_fsync() -> None:
+    """Give files their names without having made their bytes durable."""
+    from s3flow.stores.local.settle import Settlement
+
+    Settlement._sync_data = lambda self, todo: None  # type: ignore[method-assign]
+
+
+@bug
+def missing_fsync_of_names() -> None:
+    """Take files for durable whose names are not."""
+    from s3flow.stores.local.settle import Settlement
+
+    Settlement._sync_directories = lambda self, todo: None  # type: ignore[method-assign]
+
+
+@bug
+def missing_fsync_of_parts() -> None:
+    """Note parts of files as written that are not durable."""
+    from s3flow.stores.local import journal, uploads
+
+    uploads._commit = lambda data, log, line: journal.append(log, line)
+
+
+@bug
+def missing_fsync_of_adopted() -> None:
+    """Rely on files of others that they may not have made durable."""
+    from s3flow.stores.local import store
+
+    store.flush = lambda directory: None
+
+
+@bug
+def missing_fsync_of_state() -> None:
+    """Let SQLite make the state durable when it likes."""
+    from s3flow.state.database import SqliteDatabase
+
+    prepare = SqliteDatabase._prepare
+
+    def hasty(self: SqliteDatabase) -> None:
+        prepare(self)
+        self._db.execute("PRAGMA synchronous = NORMAL")
+
+    SqliteDatabase._prepare = hasty  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     from s3flow.__main__ import main
 
