@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no programme {', '.join(sorted(unknown))}: there are {', '.join(ENTRIES)}")
     chosen.states = STATES if chosen.state == "both" else (chosen.state,)
     chosen.seconds = chosen.seconds or 60 * chosen.minutes
-    if not (chosen.ledger or chosen.only or chosen.rounds or chosen.bug or chosen.bugs):
+    if not (chosen.ledger or chosen.only or chosen.rounds or chosen.bug):
         chosen.ledger = LEDGER
     if chosen.seed is None:
         chosen.seed = random.SystemRandom().getrandbits(32)
