@@ -1,0 +1,84 @@
+"""What people, s3flow and misfortune do to a flow, beside a model of what must come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.reporting import with_reporter
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests import mariadb
+from tests.torture import bugs
+from tests.torture.model.machine import FlowMachine
+from tests.torture.model.runs import Died, hurried, is_only
+from tests.torture.model.states import OnServer
+from tests.torture.programme import Broken, Task
+
+HISTORIES = 20  # of a round
+STEPS = 50
+
+
+def run(task: Task) -> Counter[str]:
+    """Live through histories until the task is over."""
+    counts: Counter[str] = Counter()
+    with _machine(task) as machine:
+        for number in task.seeds():
+            counts["seeds"] += 1
+            histories(machine, HISTORIES, number, shrink=not task.bug)
+    counts.update(machine.counts)
+    for what in ("deletes", "crashes", "undisturbed", "troubles"):
+        if counts["histories"] >= HISTORIES and not counts[what]:
+            raise Broken(f"nothing was tried: no {what} in {counts['histories']} histories")
+    return counts
+
+
+def histories(machine: type[FlowMachine], number: int, first: int, *, shrink: bool = True) -> None:
+    """Live through *number* histories that the seed *first* decides; raise `Broken` with what broke."""
+    told: list[str] = []
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
+    options = settings(
+        max_examples=number,
+        stateful_step_count=STEPS,
+        deadline=None,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    try:
+        with with_reporter(told.append):
+            run_state_machine_as_test(seed(first)(machine), settings=options)
+    except Exception as error:
+        steps = "\n".join([*told, *getattr(error, "__notes__", ())])
+        raise Broken(f"{error!r} with seed {first}, {number} histories:\n{steps}") from error
+
+
+@contextlib.contextmanager
+def _machine(task: Task) -> Iterator[type[FlowMachine]]:
+    """Give a machine with a loop and a state of its own, around an s3flow with the task's bug in it."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hurried())
+        parts: dict[str, object] = {"counts": Counter(), "__module__": __name__}
+        loop = parts["loop"] = stack.enter_context(asyncio.Runner())
+        loop.get_loop().set_exception_handler(_ignore_the_dead)
+        if task.state == "mysql":
+            # A server that is in a hurry promises less than moves need: that is said at each start.
+            stack.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(logging.WARNING)
+            schemas = stack.enter_context(mariadb.schemas())
+            parts["keep"] = staticmethod(lambda folder: OnServer(schemas))
+        bugs.plant(task.bug)
+        yield type("FlowMachine", (FlowMachine,), parts)
+
+
+def _ignore_the_dead(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of errors that nobody waited for, but not of tasks that died with their process."""
+    error = context.get("exception")
+    if error is None or not is_only(error, Died):
+        loop.default_exception_handler(context)
