@@ -77,6 +77,12 @@ class ConnectionLost(Transient):
     reason = "connection_lost"
 
 
+class Interrupted(Transient):
+    """What was waited for was cancelled from within: a library gave up, nobody here asked for it."""
+
+    reason = "interrupted"
+
+
 class Stalled(Transient):
     """Fewer bytes arrived or left within the progress window than the minimum."""
 

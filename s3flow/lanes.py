@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
-from typing import Protocol, TypeVar
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+    Sized,
+)
+from contextvars import Context
+from typing import Any, Protocol, TypeVar
 
-from s3flow.errors import S3flowError
+from s3flow.errors import Interrupted, S3flowError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -15,6 +23,39 @@ LANES = 16
 
 class Items(Sized, Iterable[T_co], Protocol[T_co]):
     """What can be counted and gone through."""
+
+
+class Group(asyncio.TaskGroup):
+    """A task group in which no task ends in silence.
+
+    To the group of the library a task that was cancelled is no failure. But where nobody cancelled
+    it, something that it awaited was: a future of a library, an executor that ends. Whatever it was to
+    do is not done then, and the others would wait for it for ever, or say that all is well.
+    """
+
+    def create_task(  # type: ignore[override]  # nobody here has generators to run
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Start a task; `Interrupted` is what it raises if it is cancelled by nobody."""
+        task = super().create_task(_not_in_silence(coro), name=name, context=context)
+        task.add_done_callback(lambda _: coro.close())  # it never began if that was cancelled first
+        return task
+
+
+async def _not_in_silence(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Interrupted(
+            "what was waited for was cancelled, and nobody here asked for that"
+        ) from error
 
 
 async def together(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> None:
@@ -43,7 +84,7 @@ async def together(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> No
 
 
 async def _in_group(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> None:
-    async with asyncio.TaskGroup() as group:
+    async with Group() as group:
         await work(group)
 
 

@@ -34,6 +34,7 @@ from s3flow.events import (
     ScanFinished,
     Warned,
 )
+from s3flow.lanes import Group
 from s3flow.model import Change, Sample, State, Verdict
 from s3flow.policies import Mode
 from s3flow.ports import Crc64, Holds, StateStore, Wishes
@@ -71,7 +72,7 @@ class Daemon:
         """
         recorder = Recorder(self.state, self._emit, self._unsettled)
         await self._prepare(recorder)
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             side = [
                 group.create_task(recorder.run(), name="recorder"),
                 group.create_task(self._sample(), name="sampler"),
@@ -206,7 +207,7 @@ class Daemon:
                 await flow.feed.give_back()
 
     async def _all_flows(self, *, once: bool) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             for flow in self.flows.values():
                 group.create_task(flow.run(once=once), name=f"flow {flow.route.flow.name}")
 

@@ -21,6 +21,7 @@ from s3flow.engine.uploads import abort_upload
 from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, CostReached, S3flowError, StateError
 from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned
+from s3flow.lanes import Group
 from s3flow.model import Sample
 from s3flow.ports import Wishes
 
@@ -77,14 +78,14 @@ class RunningFlow:
         """Scan, and transfer what is found, until drained (*once*) or stopped."""
         self.feed.idle = self._idle
         moved = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             for side in self.sides:
                 group.create_task(side.run(moved))
             await self._move(once=once)
             moved.set()
 
     async def _move(self, *, once: bool) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             group.create_task(self._scans(once=once))
             for work in self.crew.hands(self):
                 group.create_task(work)
