@@ -237,6 +237,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Check the configuration, and each endpoint, bucket and permission with real requests."""
+    from s3flow.observe import text
     from s3flow.process import Ending, end_as_by_a_key
     from s3flow.rehearsal import examine_flows
 
@@ -250,9 +251,10 @@ def doctor(
             healthy = healthy and finding.ok
             answers.append(finding.answer)
             mark = "ok  " if finding.ok else "FAIL"
-            typer.echo(f"{mark}  {finding.flow}: {finding.tried}: {finding.answer}")
+            said = text.shown(finding.answer, 2000)
+            typer.echo(f"{mark}  {finding.flow}: {text.shown(finding.tried)}: {said}")
             if not finding.ok:
-                typer.echo(f"      to do: {finding.remedy}")
+                typer.echo(f"      to do: {text.shown(finding.remedy, 2000)}")
         return healthy
 
     end_as_by_a_key()  # probes are written

@@ -27,6 +27,7 @@ DEFAULT_CONFIG = Path("/etc/s3flow/config.toml")
 
 def fail(error: BaseException) -> NoReturn:
     """Say what is wrong and exit; a defect keeps its traceback."""
+    from s3flow.observe.text import shown
     from s3flow.process import Ending
 
     running = isinstance(error, BaseExceptionGroup)  # the daemon's tasks: it had begun
@@ -34,7 +35,7 @@ def fail(error: BaseException) -> NoReturn:
         error = error.exceptions[0]
     if not isinstance(error, S3flowError):
         raise error
-    typer.echo(f"s3flow: {error}", err=True)
+    typer.echo(f"s3flow: {shown(str(error), 20_000, keep=chr(10))}", err=True)
     if isinstance(error, StateLocked):
         raise typer.Exit(Ending.LOCKED)
     # What breaks on the way, or is not mounted yet, may work at the next start; supervisors leave

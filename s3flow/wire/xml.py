@@ -16,6 +16,7 @@ _SHOWN = 120  # characters of an unusable answer that go into the message
 # have. Each of these bytes begins an object of it; 1,000 keys or parts have less than a tenth so many.
 _MARKS = b"<&\n\"'="
 _MOST_MARKS = 350_000
+_OPENED = re.compile(rb"<[A-Za-z][A-Za-z0-9:]{0,40}")
 # Below a petabyte: the sizes of a page must add up to what the state can hold, 63 bits.
 _SIZE = re.compile("[0-9]{1,15}")
 
@@ -178,4 +179,6 @@ def _local_name(element: Element) -> str:
 
 
 def _start(body: bytes) -> str:
-    return repr(body[:_SHOWN].decode(errors="replace"))
+    """Name the elements that come first; their text may repeat what a request held, keys included."""
+    found = _OPENED.findall(body[: 4 * _SHOWN])
+    return b"".join(found)[:_SHOWN].decode() + "…" if found else f"{len(body)} bytes without a tag"

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+from s3flow.errors import BadAnswer
 from s3flow.model import Attributes, ObjectInfo, Restored
 from s3flow.wire.sigv4 import quote_value
 
@@ -51,7 +52,9 @@ def _kinds(names: tuple[str, ...]) -> _Kinds:
 
 
 def unquote_etag(etag: str) -> str:
-    """Take the quotes off an ETag."""
+    """Take the quotes off an ETag. Raises `BadAnswer` for control characters, which none has."""
+    if not etag.isprintable():
+        raise BadAnswer(f"an answer has an ETag that is none: {etag[:80]!r}")
     return etag[1:-1] if etag[:1] == '"' == etag[-1:] and len(etag) > 1 else etag
 
 

@@ -171,7 +171,14 @@ def _describe(failure: Failure) -> str:
     if remedy:
         text += f"; {remedy}"
     request_id = failure.headers.get("x-amz-request-id")
-    return f"{text} (request {request_id})" if request_id else text
+    return printable(f"{text} (request {request_id})" if request_id else text)
+
+
+def printable(text: str) -> str:
+    """Give a server's words as one line that does nothing to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _remedy(failure: Failure) -> str:
