@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.torture.bugs import BUGS
 from tests.torture.registry import ENTRIES, STATES
-from tests.torture.runner import LEDGER, Account, Catch, Round, hunt, plan, torture, totals
+from tests.torture.runner import LEDGER, Account, Catch, Round, hunt, plan, told_of, torture, totals
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -26,7 +26,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="of the first turn; else a new one")
     parser.add_argument("--jobs", type=int, default=1, help="programmes at a time (1)")
     parser.add_argument("--bug", choices=sorted(BUGS), default="", help="plant this bug")
-    parser.add_argument("--bugs", action="store_true", help="plant each bug: all must be caught")
+    parser.add_argument(
+        "--bugs", action="store_true", help="plant each bug (or --bug's): it must be caught"
+    )
     parser.add_argument("--ledger", type=Path, help=f"what is kept, of whole runs in {LEDGER}")
     chosen = parser.parse_args(arguments)
     chosen.names = [name for name in chosen.only.split(",") if name] or [*ENTRIES]
@@ -56,7 +58,7 @@ def print_totals(account: Account) -> None:
     print()
     for (name, state), counts in totals(account.told).items():
         known = ("seeds", "seconds", "findings")
-        rest = ", ".join(f"{what} {n:,}" for what, n in counts.items() if what not in known)
+        rest = told_of({what: n for what, n in counts.items() if what not in known})
         head = f"{name:8} {state:7} seeds {counts['seeds']:<7,} {counts['seconds']:6,} s  "
         print(f"{head}findings {counts['findings']}  {rest}")
     print(f"{sum(bool(one.finding) for one in account.told)} findings", flush=True)
@@ -76,10 +78,11 @@ def main(arguments: Sequence[str]) -> int:
     print(f"seed {chosen.seed}", flush=True)
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     catches: list[Catch] = []
+    wanted = [chosen.bug] if chosen.bug else [*BUGS]
     account = Account(chosen.ledger, began)
     try:
         if chosen.bugs:
-            for bug in BUGS:
+            for bug in wanted:
                 catches.append(hunt(bug, chosen.seed, chosen.states[0], account))
         else:
             deadline = float("inf") if chosen.rounds else time.monotonic() + chosen.seconds
@@ -89,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         print("\ninterrupted", flush=True)
     if chosen.bugs:
         print_catches(catches)
-        return int(len(catches) < len(BUGS) or not all(one.by for one in catches))
+        return int(len(catches) < len(wanted) or not all(one.by for one in catches))
     print_totals(account)
     return int(not account.told or any(one.finding for one in account.told))
 

@@ -102,7 +102,7 @@ def leaked_memory() -> None:
     ended, kept = Metrics._ended, []
 
     def hoarding(self: Metrics, event: TransferEnded) -> None:
-        kept.append(bytes(100_000))
+        kept.append(bytes(300_000))
         ended(self, event)
 
     Metrics._ended = hoarding  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.torture.programme import Told
 from tests.torture.registry import ENTRIES
-from tests.torture.runner import BROKE_DOWN, LEDGER, ROOT, totals
+from tests.torture.runner import BROKE_DOWN, LEDGER, ROOT, shown, totals
 
 LAST = Path(__file__).with_name("last.json")
 README = ROOT / "README.md"
@@ -98,7 +98,7 @@ def block(numbers: Numbers) -> str:
 
 def _row(row: dict[str, Any]) -> str:
     counts = {k: v for k, v in row.items() if k not in {*APART, "name", "state"}}
-    done = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items())
+    done = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in shown(counts).items())
     cells = (f"`{row['name']}`", STATES[row["state"]], f"{row['seconds'] / 3600:.2f}")
     return "| " + " | ".join((*cells, f"{row['seeds']:,}", done, str(row["findings"]))) + " |"
 

@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     about: str
     share: float  # of a turn's time, beside the others' shares
     states: tuple[str, ...] = STATES  # it has nothing more to find with the others
+    once: bool = False  # it needs all its time in one piece
 
     def load(self) -> Programme:
         """Import the programme: some need servers and libraries that others do not."""
@@ -36,7 +37,7 @@ ENTRIES = {
         Entry("names", "adversarial names and metadata", 0.7),
         Entry("hostile", "servers and clients that mean harm", 0.7, ("sqlite",)),
         Entry("secrets", "canaries, and failures to make them sing", 0.7),
-        Entry("soak", "hours of changes, faults and restarts", 1.5),
+        Entry("soak", "hours of changes, faults and restarts", 1.5, once=True),
     )
 }
 

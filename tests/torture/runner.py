@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +60,7 @@ class Round(NamedTuple):
 def plan(
     names: Sequence[str], states: Sequence[str], seed: int, seconds: float, bug: str = ""
 ) -> Iterator[Round]:
-    """Give rounds until *seconds* are shared out; the first of each programme has the seed itself."""
+    """Share *seconds* out to rounds; the first of each programme has the seed itself."""
     ways = [(ENTRIES[name], state) for name in names for state in states]
     ways = [(entry, state) for entry, state in ways if state in entry.states] or ways
     weight = sum(entry.share for entry, _ in ways)
@@ -68,7 +68,10 @@ def plan(
     for turn in range(turns):
         for entry, state in ways:
             own = random.Random(f"{seed}:{turn}:{entry.name}:{state}").getrandbits(32)
-            share = max(SHORTEST, seconds / turns * entry.share / weight)
+            if turn and entry.once:
+                continue
+            pieces = 1 if entry.once else turns
+            share = max(SHORTEST, seconds / pieces * entry.share / weight)
             yield Round(entry.name, state, own if turn else seed, share, bug=bug)
 
 
@@ -97,10 +100,26 @@ class Account:
         return sum(bool(one.finding) for one in self.told if (one.name, one.state) == (name, state))
 
 
+def shown(counts: Mapping[str, int]) -> dict[str, int]:
+    """Give *counts* for people: of places in the program, "passed put.done", only how many there are."""
+    found: dict[str, int] = {}
+    for name, number in counts.items():
+        what, _, place = name.partition(" ")
+        if "." in place:
+            found[f"{what} places"] = found.get(f"{what} places", 0) + bool(number)
+        else:
+            found[name] = number
+    return found
+
+
+def told_of(counts: Mapping[str, int]) -> str:
+    """Say in words what was counted."""
+    return ", ".join(f"{name} {number:,}" for name, number in shown(counts).items())
+
+
 def line(told: Told) -> str:
     """Say in a line how a round went."""
-    counted = ", ".join(f"{name} {number:,}" for name, number in told.counts.items())
-    found = "FOUND SOMETHING" if told.finding else counted or "nothing counted"
+    found = "FOUND SOMETHING" if told.finding else told_of(told.counts) or "nothing counted"
     head = f"{told.name:8} {told.state:7} seed {told.seed:<11} {told.seconds:7.1f} s  "
     return head + found
 
