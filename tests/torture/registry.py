@@ -52,4 +52,9 @@ CATCHES: dict[str, tuple[str, ...]] = {
     "leaked-secret": ("secrets",),
     "leaked-memory": ("soak",),
 }
-"""Which programmes are to find a planted bug, the quickest first; one that is not here, any of them."""
+"""Which programmes are to find a planted bug, the quickest first, and those that begin with its name."""
+
+
+def catchers(bug: str) -> tuple[str, ...]:
+    """Name the programmes that are to find *bug*."""
+    return next(names for known, names in CATCHES.items() if bug.startswith(known))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tests import servers
 from tests.torture.programme import Told, note
-from tests.torture.registry import CATCHES, ENTRIES
+from tests.torture.registry import ENTRIES, catchers
 from tests.torture.single import TOLD, UNHURRIED
 
 ROOT = Path(__file__).parents[2]
@@ -213,7 +213,7 @@ class Catch(NamedTuple):
 
 def hunt(bug: str, seed: int, state: str, account: Account) -> Catch:
     """Plant *bug* and let those that should find it have a try in turn, until one does."""
-    names, spent = CATCHES.get(bug, tuple(ENTRIES)), 0.0
+    names, spent = catchers(bug), 0.0
     running = Running()
     for number, seconds in enumerate(SLICES):
         for name in names:
