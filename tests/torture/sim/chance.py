@@ -1,0 +1,116 @@
+"""What goes wrong at the calls of one life, drawn from the seed."""
+
+from __future__ import annotations
+
+import random
+from enum import StrEnum
+
+from s3flow.errors import (
+    AccessDenied,
+    BadAnswer,
+    ConnectionLost,
+    CredentialsMissing,
+    ServerError,
+    Stalled,
+    Throttled,
+)
+
+
+class Trouble(StrEnum):
+    """What may happen to a call of a store."""
+
+    LOSE_REQUEST = "request lost"
+    LOSE_ANSWER = "answer lost"
+    SERVER_ERROR = "server error"
+    BAD_ANSWER = "bad answer"
+    STALL = "stalled"
+    THROTTLE = "throttled"
+    BLOCK = "blocked for a while"
+    DENY = "denied"
+
+
+class Cut(StrEnum):
+    """What may happen to a body at a read."""
+
+    LOST = "body cut"
+    SHORT = "body ends early"
+    FLIP = "bit flipped"
+    SLOW = "body slow"
+
+
+class End(StrEnum):
+    """How a life may end before its time."""
+
+    NONE = "no end"
+    KILL = "killed"
+    DIE = "died by an exception"
+    STOP = "stopped"
+    ABANDON = "stopped twice"
+    TAKEOVER = "taken over"
+
+
+ERRORS = {
+    Trouble.LOSE_REQUEST: lambda: ConnectionLost("no request arrived"),
+    Trouble.LOSE_ANSWER: lambda: ConnectionLost("no answer arrived"),
+    Trouble.SERVER_ERROR: lambda: ServerError("500 InternalError"),
+    Trouble.BAD_ANSWER: lambda: BadAnswer("not what was asked for"),
+    Trouble.STALL: lambda: Stalled("60 s without a byte"),
+    Trouble.THROTTLE: lambda: Throttled("503 SlowDown", 1.0),
+    Trouble.BLOCK: lambda: CredentialsMissing("no credentials"),
+    Trouble.DENY: lambda: AccessDenied("403 AccessDenied"),
+}
+DONE_FIRST = {Trouble.LOSE_ANSWER, Trouble.STALL, Trouble.BAD_ANSWER}
+
+
+class Chances:
+    """How likely everything is, in one life; *calm*: nothing happens."""
+
+    def __init__(self, rng: random.Random, *, calm: bool, flips: bool = False) -> None:
+        self._rng = rng
+        self.calm = calm
+        wild = 0.0 if calm else rng.random()
+        self._calls = self._drawn(Trouble, wild)
+        self._reads = self._drawn(Cut, wild)
+        if not flips:
+            self._reads.pop(Cut.FLIP, None)
+        self.state = 0.0 if calm or rng.random() < 0.6 else 10 ** rng.uniform(-3, -1)
+        self.latency = 10 ** rng.uniform(-3, -0.5)
+        self.late = 0.0 if calm or rng.random() < 0.5 else 0.05
+        self.end = End.NONE if calm else rng.choice(list(End))
+        # So many calls, of stores or of the state, until then: early ones are as good as late ones.
+        self.at_state = self.end is End.KILL and rng.random() < 0.5
+        self.until_end = int(10 ** rng.uniform(0, 2.4))
+
+    def _drawn(self, kinds: type[Trouble] | type[Cut], wild: float) -> dict[str, float]:
+        draw = self._rng
+        return {
+            kind: 10 ** draw.uniform(-2.7, -0.9) for kind in kinds if draw.random() < 0.5 * wild
+        }
+
+    def call(self) -> Trouble | None:
+        """Draw what becomes of a call."""
+        draw = self._rng.random()
+        for kind, chance in self._calls.items():
+            draw -= chance
+            if draw < 0:
+                return Trouble(kind)
+        return None
+
+    def read(self) -> Cut | None:
+        """Draw what becomes of a read of a body."""
+        draw = self._rng.random()
+        for kind, chance in self._reads.items():
+            draw -= chance
+            if draw < 0:
+                return Cut(kind)
+        return None
+
+    def state_delay(self) -> float:
+        """Give the seconds that the state takes."""
+        return self._rng.expovariate(10 / self.latency)
+
+    def delay(self) -> float:
+        """Give the seconds that one way takes; a few take very long."""
+        if not self.calm and self._rng.random() < 0.01:
+            return self._rng.uniform(0, 30)
+        return self._rng.expovariate(1 / self.latency)
