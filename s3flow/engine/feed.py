@@ -63,6 +63,7 @@ class Feed:
         self._filling = asyncio.Lock()
         self._wake = asyncio.Event()
         self._closed = False
+        self._over = False  # drained: who waits for work need not find that out once more
         self.in_flight = 0
         self.idle: Callable[[], Awaitable[None]] | None = None  # called when nothing is left to do
         self.deleting: Callable[[], Awaitable[bool]] | None = (
@@ -85,8 +86,9 @@ class Feed:
         if not self._ready:
             async with self._filling:  # one fills, the others queue behind it
                 while not self._ready:
-                    if self._stop.is_set() or not await self._fill():
+                    if self._over or self._stop.is_set():
                         return None
+                    self._over = not await self._fill()
         self.in_flight += 1
         return self._ready.popleft()
 

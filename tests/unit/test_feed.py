@@ -58,3 +58,11 @@ async def test_a_walk_that_ends_in_the_midst_of_a_look_is_not_drained_by_it() ->
     feed.done()
     assert await feed.take() is None
     assert idle == [0]
+
+
+async def test_that_a_flow_is_drained_is_found_out_once() -> None:
+    state = Looked(lambda: None)
+    feed = Feed(cast(StateStore, state), "docs", asyncio.Event(), flushed)
+    feed.close()
+    assert await asyncio.gather(*(feed.take() for _ in range(64))) == [None] * 64
+    assert state.looks == 1
