@@ -200,6 +200,7 @@ class Torment:
 
     def _rest(self, world: World) -> list[str]:
         """Let it finish; then all is in its place, and another run finds nothing to do."""
+        world.stir()
         world.program.run("sync")  # goes on with what was listed
         world.program.run("sync")  # lists what people did meanwhile
         found = world.at_rest()
