@@ -227,7 +227,7 @@ class Survey:
             last = rows[-1].key if more else None
             here = entries if last is None else [each for each in entries if each.key <= last]
             entries = entries[len(here) :]
-            changes = merge(here, rows, self._decider(bucket), self.flow.overwrite)
+            changes = merge(here, rows, self._decider(bucket), self._overwrite)
             after = last or (here[-1].key if here else after)
             changes.bucket, changes.cursor, changes.done = bucket, after, page.last and not more
             if changes.back:
@@ -238,6 +238,13 @@ class Survey:
                 look = partial(adopt, self.route, bucket, changes.new, self._retried)
                 adopted = await self._retried(look)
             yield changes, adopted
+
+    @property
+    def _overwrite(self) -> Overwrite:
+        # What a move has proven waits for its delete: copied again at every scan, it would wait for
+        # ever, and be deleted while it is copied, with nothing on record that says so.
+        always = self.flow.overwrite is Overwrite.ALWAYS and self.flow.mode is Mode.MOVE
+        return Overwrite.CHANGED if always else self.flow.overwrite
 
     def _decider(self, bucket: str) -> Decide:
         """Give the function that says what becomes of a listed object: taken, skipped or refused."""

@@ -15,12 +15,12 @@ from s3flow.engine.reverify import Copy, Looked, Result, refutal
 from s3flow.errors import Refused
 from s3flow.events import Recorded
 from s3flow.model import Filters, Outcome, Place, State
-from s3flow.policies import Guard, Mode
+from s3flow.policies import Guard, Mode, Overwrite
 from s3flow.ports import StateStore
 from s3flow.stores.local import LocalStore
 from s3flow.stores.local import store as local_store
 from s3flow.stores.local.paths import Directory
-from tests.faults import Call, Faulty, Raising
+from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import Lab, store
 
 
@@ -157,3 +157,19 @@ async def test_what_is_proven_to_be_bad_meanwhile_keeps_its_source(
     assert await lab.sync() == {Outcome.DELETED: 2, Outcome.FAILED: 1}
     assert lab.src.keys("from") == [b"c"]
     assert await lab.failures() == {b"c": "verification_failed"}
+
+
+async def test_what_a_move_has_proven_is_not_copied_again_though_all_is_to_be_overwritten(
+    lab: Lab,
+) -> None:
+    """A listing would take it from the delete at hand: the source went, and was on record as skipped."""
+    for number in range(8):
+        lab.put(b"%d" % number, 10)
+    lab.change(mode=Mode.MOVE, overwrite=Overwrite.ALWAYS, delete_after=3600.0)
+    assert await lab.sync() == {Outcome.VERIFIED: 8}
+    target = lab.target = Recording(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 8}
+    assert b"0" not in [call.args[1] for call in target.of("put_object")]
+    lab.change(mode=Mode.COPY)
+    assert await lab.sync() == {Outcome.VERIFIED: 8}
+    assert b"0" in [call.args[1] for call in target.of("put_object")]
