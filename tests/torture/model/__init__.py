@@ -15,6 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests import mariadb
 from tests.torture import bugs
+from tests.torture.model.loop import ordered
 from tests.torture.model.machine import FlowMachine
 from tests.torture.model.runs import Died, hurried, is_only
 from tests.torture.model.states import OnServer
@@ -65,14 +66,17 @@ def _machine(task: Task) -> Iterator[type[FlowMachine]]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(hurried())
         parts: dict[str, object] = {"counts": Counter(), "__module__": __name__}
-        loop = parts["loop"] = stack.enter_context(asyncio.Runner())
-        loop.get_loop().set_exception_handler(_ignore_the_dead)
         if task.state == "mysql":
             # A server that is in a hurry promises less than moves need: that is said at each start.
             stack.callback(logging.disable, logging.root.manager.disable)
             logging.disable(logging.WARNING)
             schemas = stack.enter_context(mariadb.schemas())
             parts["keep"] = staticmethod(lambda folder: OnServer(schemas))
+            loop = stack.enter_context(asyncio.Runner()).get_loop()
+        else:
+            loop = stack.enter_context(ordered())
+        loop.set_exception_handler(_ignore_the_dead)
+        parts["loop"] = loop
         bugs.plant(task.bug)
         yield type("FlowMachine", (FlowMachine,), parts)
 

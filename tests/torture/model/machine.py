@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from s3flow.policies import Guard, Mode, Overwrite
 from tests.torture.model.reference import Terms
 from tests.torture.model.runs import Meanwhile, Runs, Trouble
+from tests.torture.model.loop import begin_anew
 from tests.torture.model.states import InFile, Kept
 from tests.torture.model.world import KEYS, World
 
@@ -49,7 +50,7 @@ terms = st.builds(
 class FlowMachine(RuleBasedStateMachine):
     """People, s3flow and misfortune take turns. *loop* stays, *counts* are of all histories."""
 
-    loop: ClassVar[asyncio.Runner]
+    loop: ClassVar[asyncio.AbstractEventLoop]
     counts: ClassVar[Counter[str]] = Counter()
     keep: ClassVar[Callable[[Path], Kept]] = InFile
 
@@ -62,16 +63,17 @@ class FlowMachine(RuleBasedStateMachine):
 
     def do(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something of s3flow's to its end."""
-        self.loop.run(work)
+        self.loop.run_until_complete(work)
 
-    @initialize(to_disk=st.booleans(), sums=st.booleans(), terms=terms)
-    def begin(self, to_disk: bool, sums: bool, terms: Terms) -> None:
+    @initialize(to_disk=st.booleans(), sums=st.booleans(), terms=terms, order=st.integers(0, 2**32))
+    def begin(self, to_disk: bool, sums: bool, terms: Terms, order: int) -> None:
+        begin_anew(self.loop, order)
         self.world = World(self.folder, type(self).keep(self.folder), to_disk=to_disk, sums=sums)
         self.runs = Runs(self.world)
         self.world.configure(terms)
         for key in KEYS:
             self.world.write(key)
-        self.loop.run(self.world.opened())
+        self.loop.run_until_complete(self.world.opened())
 
     # --- people ------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class FlowMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.do(self._restart())
+        self.do(self.world.restart())
 
     @rule()
     def lose_state(self) -> None:
@@ -185,10 +187,6 @@ class FlowMachine(RuleBasedStateMachine):
 
     async def _rescan(self) -> None:
         await (await self.world.opened()).rescan("flow", None)
-
-    async def _restart(self) -> None:
-        await self.world.close()
-        await self.world.opened()
 
 
 def _nothing(wrong: list[str]) -> None:

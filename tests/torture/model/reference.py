@@ -137,7 +137,7 @@ class Model:
             return End(state, copy)  # until a person says more
         if reason == TargetExists.reason and terms.overwrite is Overwrite.NEVER:
             return End(State.SKIPPED, copy)
-        if state is State.VERIFIED and terms.overwrite is not Overwrite.ALWAYS:
+        if state is State.VERIFIED and (terms.mode, terms.overwrite) != (Mode.COPY, Overwrite.ALWAYS):
             again = ("", DeleteFailed.reason, UnguardedDelete.reason if terms.unguarded else "")
             if key in terms.excluded or reason not in again or not terms.deletes:
                 return End(state, copy)

@@ -26,7 +26,7 @@ from tests.torture.model.reference import DONE, End, Row
 from tests.torture.model.world import KEYS, World
 from tests.unit.lab import QUICK, left_tasks
 
-HANG = 120.0  # seconds after which a run that has nothing to wait for hangs
+HANG = 3600.0  # seconds, which are simulated, after which a run that has nothing to wait for hangs
 
 
 class Meanwhile(StrEnum):
@@ -207,14 +207,15 @@ class Runs:
         if not self._over:
             if left := await left_tasks():
                 self.world.model.wrong.append(f"tasks are left: {left}")
+            if self._stop.is_set():
+                await self.world.restart()  # what was cancelled is claimed as long as the process lives
             return
         current = asyncio.current_task()
         rest = [task for task in asyncio.all_tasks() if task is not current]
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        await self.world.close()
-        await self.world.opened()
+        await self.world.restart()
 
     async def _work(self, state: SqlState, *, scan_only: bool) -> None:
         world = self.world

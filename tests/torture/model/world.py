@@ -186,6 +186,11 @@ class World:
             await self.state.close()
             self.state = None
 
+    async def restart(self) -> None:
+        """End the process and begin another."""
+        await self.close()
+        await self.opened()
+
     async def lose_state(self) -> None:
         """Begin with none."""
         await self.close()
