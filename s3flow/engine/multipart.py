@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
+from s3flow.engine.reading import Reading, resumed
 from s3flow.engine.retry import patience
 from s3flow.engine.route import (
     BY_SOURCE,
@@ -35,6 +37,7 @@ from s3flow.errors import (
 from s3flow.events import BytesMoved, Retried
 from s3flow.lanes import in_lanes
 from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, Stored, Transfer
+from s3flow.ports import Body
 
 MAX_UPLOAD_RESTARTS = 3
 
@@ -53,6 +56,7 @@ class OpenUpload:
     proofs: dict[int, Proof] = field(default_factory=dict)
     crcs: dict[int, bytes] = field(default_factory=dict)
     crc: bytes = b""  # of the whole, once all of it has passed here
+    reading: Reading | None = None  # of the whole, part by part: where nothing else shows it
 
     @property
     def upload_id(self) -> str:
@@ -73,6 +77,21 @@ class OpenUpload:
         route.advanced.add(self.transfer.id)
         route.emit(BytesMoved(route.flow.name, part.size))
 
+    async def take_part(self, number: int) -> None:
+        """Bring a part into the upload, or read it where the target has it, for the whole's MD5."""
+        await (self.hash_part(number) if number in self.done else self.copy_part(number))
+        if self.reading is not None:
+            self.reading.etags.append(self.done[number].etag)
+            self.route.advanced.add(self.transfer.id)
+
+    @contextmanager
+    def hashed(self, body: Body, *, md5: bool) -> Iterator[verify.HashingBody]:
+        """Hash *body* while it passes, and the whole on; a part that failed leaves no trace of it."""
+        whole = None if self.reading is None else self.reading.md5.copy()
+        yield verify.HashingBody(body, self.route, md5=md5, whole=whole)
+        if self.reading is not None and whole is not None:
+            self.reading.md5 = whole
+
     async def hash_part(self, number: int) -> None:
         """Read a part that the target holds already, to compare it: it is not sent again."""
         await self.route.turn()
@@ -80,15 +99,23 @@ class OpenUpload:
         async with self.route.gate, self.route.room(span.size):
             body = await self.route.open(self.transfer, span)
             try:
-                hashing = verify.HashingBody(body, self.route, md5=True)
-                while await hashing.read():
-                    pass
+                with self.hashed(body, md5=True) as hashing:
+                    while await hashing.read():
+                        pass
             finally:
                 body.close()
         proof = verify.check_part(self.done[number], hashing.digests())
         if proof:
             self.proofs[number] = proof
         self.crcs[number] = hashing.digests()[verify.CRC64]
+
+    def combined_crc(self) -> bytes:
+        """Give the CRC64NVME of the whole, made of those of its parts."""
+        whole = self.crcs[1]
+        for number in range(2, self.layout.parts + 1):
+            size = self.layout.span(number).size
+            whole = self.route.crc64.combine(whole, self.crcs[number], size)
+        return whole
 
     async def _patiently(self, work: Callable[[int], Awaitable[None]], number: int) -> None:
         """Do *work*, waiting out what throttles it; the other parts go on meanwhile."""
@@ -117,7 +144,7 @@ class OpenUpload:
                     return
                 await self._patiently(work, number)
 
-        lanes = min(self.route.flow.lanes, len(numbers))
+        lanes = 1 if self.reading is not None else min(self.route.flow.lanes, len(numbers))
         await in_lanes(range(lanes), lane, lanes)
         if next(waiting, None) is not None:
             raise Stopped(object_name(self.transfer))
@@ -145,10 +172,10 @@ async def _pipe(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]
     async with route.gate, route.room(span.size):
         body = await route.open(upload.transfer, span)
         try:
-            hashing = verify.HashingBody(body, route, md5=upload.hash_md5)
-            part = await route.target.upload_part(
-                bucket, key, upload.upload_id, number, span.start, hashing
-            )
+            with upload.hashed(body, md5=upload.hash_md5) as hashing:
+                part = await route.target.upload_part(
+                    bucket, key, upload.upload_id, number, span.start, hashing
+                )
         finally:
             body.close()
     return part, hashing.digests()
@@ -187,6 +214,7 @@ async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -
         if transfer.attempts:
             await abort(route, upload.transfer)
         raise
+    route.readings.pop(upload.upload_id, None)
     if upload.upload_id.startswith(BY_SOURCE):
         try:
             await verify.readable(route, upload.transfer, stored)
@@ -224,16 +252,29 @@ async def _upload(upload: OpenUpload, attributes: Attributes) -> Stored:
                 await _take_stock(upload)
             else:
                 await _begin(upload, attributes)
-            missing = [n for n in range(1, upload.layout.parts + 1) if n not in upload.done]
-            await upload.in_lanes(missing, upload.copy_part)
+            await _bring_all(upload)
             return await _complete(upload, attributes.token)
         except NoSuchUpload:
             stored = await _completed_before(upload, attributes.token)
             if stored is not None:
                 return stored
+            upload.route.readings.pop(upload.upload_id, None)
             upload.transfer = upload.transfer._replace(upload_id=None)
             upload.done.clear()
     raise NoSuchUpload(f"{object_name(upload.transfer)}: the target lost the upload time and again")
+
+
+async def _bring_all(upload: OpenUpload) -> None:
+    """Send what the target lacks, and read what it has where only all in order can be compared."""
+    numbers = range(1, upload.layout.parts + 1)
+    stated = verify.only_md5(upload.info, upload.route.target.limits)
+    if stated is None or upload.way is not STREAMED:
+        await upload.in_lanes([n for n in numbers if n not in upload.done], upload.copy_part)
+        return
+    reading = resumed(upload.route.readings, upload.upload_id, upload.done)
+    upload.reading, upload.proofs, upload.crcs = reading, reading.proofs, reading.crcs
+    await upload.in_lanes(list(numbers[len(reading.etags) :]), upload.take_part)
+    reading.check(stated)
 
 
 async def _begin(upload: OpenUpload, attributes: Attributes) -> None:
@@ -311,7 +352,7 @@ async def _multipart_proof(upload: OpenUpload, stored: Stored) -> Proof:
     route, parts = upload.route, upload.layout.parts
     passed: dict[str, bytes] = {}
     if len(upload.crcs) == parts:
-        passed[verify.CRC64] = upload.crc = _combined_crc(upload)
+        passed[verify.CRC64] = upload.crc = upload.combined_crc()
     proof = await verify.confirm(route, upload.transfer, upload.info, stored, passed)
     if proof is not Proof.SIZE or not route.target.limits.etags:
         return proof
@@ -333,6 +374,9 @@ async def _proof_by_parts(upload: OpenUpload, stored: Stored) -> Proof | None:
         return None
     unread = [n for n in sorted(upload.done) if n not in upload.proofs]
     await upload.in_lanes(unread, upload.hash_part)
+    stated = upload.info.checksums.get(verify.CRC64)
+    if stated and len(upload.crcs) == upload.layout.parts:  # all of it, with what was read again
+        verify.check_crc(stated, upload.combined_crc())
     weakest = set(upload.proofs.values()) if len(upload.proofs) == upload.layout.parts else set()
     if not weakest:
         return None
@@ -350,11 +394,3 @@ async def _proof_by_reading(upload: OpenUpload, stored: Stored) -> Proof:
     if found != stated:
         raise Corrupted(f"{object_name(upload.transfer)}: the copy read back is not the source's")
     return Proof.READBACK
-
-
-def _combined_crc(upload: OpenUpload) -> bytes:
-    whole = upload.crcs[1]
-    for number in range(2, upload.layout.parts + 1):
-        size = upload.layout.span(number).size
-        whole = upload.route.crc64.combine(whole, upload.crcs[number], size)
-    return whole

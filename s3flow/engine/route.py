@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from s3flow.engine import plan
+from s3flow.engine.reading import Reading
 from s3flow.engine.retry import Backoff
 from s3flow.engine.throttle import Gate, PacedBody, TokenBucket
 from s3flow.engine.verdicts import Verdicts
@@ -58,6 +59,7 @@ class Route:
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
     advanced: set[int] = field(default_factory=set)  # ids of transfers that a part more arrived of
+    readings: dict[str, Reading] = field(default_factory=dict)  # of open uploads, by their ids
 
     def destination(self, transfer: Transfer) -> tuple[str, bytes]:
         """Give the target's bucket and key."""

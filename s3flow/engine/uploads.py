@@ -31,6 +31,7 @@ async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) ->
         # What others began in it, the owner of a bucket may always remove.
         await route.target.abort_multipart_upload(target_bucket, target_key, bare)
     passing("upload.aborted")
+    route.readings.pop(upload_id, None)
     route.emit(UploadAborted(route.flow.name, upload_id))
 
 

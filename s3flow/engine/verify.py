@@ -36,14 +36,18 @@ KEYED = {"aws:kms", "aws:kms:dsse", "customer"}  # their ETags are no digests of
 
 
 class HashingBody:
-    """A body that is hashed as it passes. CRC64NVME costs next to nothing, MD5 does not."""
+    """A body that is hashed as it passes. CRC64NVME costs next to nothing, MD5 does not.
 
-    def __init__(self, body: Body, route: Route, *, md5: bool) -> None:
+    *whole* goes on with what passes, beside the digests of this body.
+    """
+
+    def __init__(self, body: Body, route: Route, *, md5: bool, whole: Digest | None = None) -> None:
         self._body = body
         self._route = route
         self._digests: dict[str, Digest] = {CRC64: route.crc64.new()}
         if md5:
             self._digests[MD5] = hashlib.md5(usedforsecurity=False)
+        self._fed = (*self._digests.values(), *(() if whole is None else (whole,)))
         self.info = body.info
         self.size = body.size
 
@@ -51,7 +55,7 @@ class HashingBody:
         """Give the next chunk, hashed and counted."""
         chunk = await self._body.read()
         self._route.passed += len(chunk)
-        for digest in self._digests.values():
+        for digest in self._fed:
             digest.update(chunk)
         return chunk
 
@@ -79,6 +83,14 @@ def needs_md5(info: ObjectInfo, limits: Limits, stated: bytes | None) -> bool:
     if limits.etags:
         return stated is None  # to be compared with the target's ETag
     return CRC64 not in info.checksums and stated is not None
+
+
+def only_md5(info: ObjectInfo, limits: Limits) -> bytes | None:
+    """Give the MD5 that the source states, where parts can be compared by nothing else of the whole.
+
+    The target tells of its parts, and a folder is hashed at the end.
+    """
+    return None if CRC64 in info.checksums or not limits.etags else stated_md5(info)
 
 
 def prove(info: ObjectInfo, stored: Stored, passed: Mapping[str, bytes]) -> Proof:
@@ -152,6 +164,13 @@ def check_part(part: Part, passed: Mapping[str, bytes]) -> Proof | None:
             raise Corrupted(f"part {part.number}: the target's ETag is not the MD5 of its bytes")
         return Proof.MD5
     return None
+
+
+def check_crc(stated: str, passed: bytes) -> None:
+    """Compare the CRC64NVME that the source states with that of what passed. Raises `Corrupted`."""
+    found = base64.b64encode(passed).decode()
+    if found != stated:
+        raise Corrupted(f"{CRC64} {stated} became {found} on the way")
 
 
 def multipart_etag(parts: Sequence[Part]) -> str:

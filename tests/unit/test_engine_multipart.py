@@ -232,9 +232,10 @@ async def test_parts_that_always_arrive_damaged_leave_nothing_at_the_target(
 
 
 async def test_a_stop_while_the_last_parts_are_on_their_way_lets_the_object_be_finished(
-    lab: Lab,
+    lab: Lab, request: pytest.FixtureRequest
 ) -> None:
-    lab.stop_at(BytesMoved, COUNT - 1)
+    in_order = request.node.callspec.params["lab"] is None  # and so one is on its way, not two
+    lab.stop_at(BytesMoved, COUNT if in_order else COUNT - 1)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.differences() == []
 

@@ -159,7 +159,7 @@ class PartsInFlight(Faulty):
 
 async def test_no_part_is_on_its_way_when_its_upload_is_aborted(lab: Lab) -> None:
     lab.change(lanes=4)
-    lab.put(b"a", 9000)
+    lab.put(b"a", 9000, part_size=1000)  # else they go one after the other
     lab.source = ChangingSource(lab.src, "from", b"a", b"newer" * 1500, after=3)
     lab.target = target = PartsInFlight(lab.dst)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
