@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from tests.bench.picture import FAINT, INK, MARK, text
 from tests.torture.flatness import Judgement, Point
@@ -14,7 +16,7 @@ _LEFT, _WIDTH, _HEIGHT, _GAP, _HEAD = 70, 860, 90, 44, 64  # pixels
 def plot(
     title: str,
     series: Mapping[str, Sequence[Point]],
-    lives: Sequence[tuple[float, str]],
+    lives: Sequence[float],
     judgements: Sequence[Judgement],
 ) -> str:
     """Draw all *series* over one time; below each stands what was judged of it."""
@@ -42,7 +44,7 @@ def _panel(
     name: str,
     points: Sequence[Point],
     end: float,
-    lives: Sequence[tuple[float, str]],
+    lives: Sequence[float],
     judgement: Judgement | None,
 ) -> list[str]:
     most = max((point.value for point in points), default=0.0) or 1.0
@@ -55,13 +57,13 @@ def _panel(
         at = floor - share * _HEIGHT
         parts.append(f'<path d="M{_LEFT} {at:.1f} h{_WIDTH}" stroke="{_GRID}"/>')
         parts.append(text(16, at + 4, f"{share * most:,.4g}", 10, colour=INK))
-    for begun, _ in lives:
+    for begun in lives:
         path = f"M{_LEFT + _WIDTH * begun / end:.1f} {y + 16} v{_HEIGHT}"
         parts.append(f'<path d="{path}" stroke="{FAINT}" stroke-width="0.6"/>')
-    if points:
+    for _, life in groupby(points, key=lambda point: bisect_right(lives, point.at)):
         line = " ".join(
             f"{_LEFT + _WIDTH * at / end:.1f},{floor - _HEIGHT * value / most:.1f}"
-            for at, value in points
+            for at, value in life
         )
         parts.append(f'<polyline points="{line}" fill="none" stroke="{_LINE}"/>')
     return parts

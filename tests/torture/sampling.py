@@ -35,7 +35,7 @@ class Samples:
     """All that was measured; times are seconds since the beginning."""
 
     begun: float = field(default_factory=time.monotonic)
-    lives: list[tuple[float, str]] = field(default_factory=list)  # when each began, and how
+    lives: list[float] = field(default_factory=list)  # when each began
     series: dict[str, list[Point]] = field(
         default_factory=lambda: {name: [] for name in (*OF_A_LIFE, *OF_ALL)}
     )
@@ -53,7 +53,7 @@ class Samples:
 
     def judged(self) -> list[Judgement]:
         """Judge the last life, which is the longest, and what outlives them all."""
-        last = self.lives[-1][0] if self.lives else 0.0
+        last = self.lives[-1] if self.lives else 0.0
         return [*self._judged(OF_A_LIFE, last), *self._judged(OF_ALL, 0.0)]
 
     def _judged(self, bounds: dict[str, tuple[float, float]], since: float) -> Iterator[Judgement]:

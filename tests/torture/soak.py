@@ -95,7 +95,7 @@ class Soak:
 
     def _live(self, life: float, whole: float, *, last: bool = False) -> None:
         running = self.program.start("run")
-        self.samples.lives.append((self.samples.now, "start"))
+        self.samples.lives.append(self.samples.now)
         url = address(running)
         meter = Meter(running.process.pid, url)
         end = time.monotonic() + life
