@@ -241,9 +241,13 @@ class LocalStore:
             await self._threads.run(note.remove)
 
     async def recognise(self, flow: str, *, written: bool) -> None:
-        """Raise `TargetUnavailable` if this is not the folder that *flow* has *written* to."""
+        """Raise `TargetUnavailable` if this is not the folder that *flow* has *written* to.
+
+        What is there is durable afterwards. Directories that a killed process made, and names that it
+        gave, may not be: they are not made again, and work relies on them.
+        """
         with self._translated("", b""):
-            await self._threads.run(lambda: self._directories.recognise(flow, written=written))
+            await self._threads.run(self._recognise, flow, written)
 
     async def flush(self, bucket: str, keys: Sequence[bytes]) -> None:
         """Make durable what others have written under *keys*."""
@@ -368,9 +372,10 @@ class LocalStore:
                     disks.add(directory.device)
                     flush(directory)
 
+    def _recognise(self, flow: str, written: bool) -> None:
+        self._directories.recognise(flow, written=written)
+        flush(self._directories.root)
+
     def _sweep(self, older_than: float, stop: threading.Event) -> int:
         self._directories.check_root()
-        removed = files.sweep(self._directories, older_than, stop)
-        # Directories made just before a crash may not be on disk yet, and are not made again.
-        flush(self._directories.root)
-        return removed
+        return files.sweep(self._directories, older_than, stop)
