@@ -375,6 +375,8 @@ class Work:
             status=board.status,
             degraded=board.reasons,
             ready=lambda: "stopping" if self.stop.is_set() else "",
+            user=self.settings.daemon.listen_user,
+            password=self.settings.daemon.listen_password.get_secret_value(),
         )
         await stack.enter_async_context(listener)
         return [watch_loop(metrics.loop_lag)], [metrics]

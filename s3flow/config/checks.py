@@ -22,6 +22,8 @@ from s3flow.config.settings import (
 from s3flow.model import GIB, MIB, Flow
 from s3flow.policies import MethodPolicy, Mode
 
+SHORTEST_PASSWORD = 12  # characters; who guesses has all the time there is
+
 
 def combination_problems(settings: Settings) -> list[str]:
     """Give what is wrong between settings that are right by themselves, one line each."""
@@ -66,11 +68,19 @@ def combination_warnings(settings: Settings) -> Iterator[str]:
 
 def _listener(settings: Settings) -> Iterator[str]:
     daemon = settings.daemon
-    if daemon.listen and not is_loopback(daemon.listen) and not daemon.allow_remote_metrics:
+    password = daemon.listen_password.get_secret_value()
+    if daemon.listen and not is_loopback(daemon.listen) and not password:
         yield (
             f"daemon.listen: {daemon.listen!r} can be reached from other machines and asks for no "
-            'password: use "127.0.0.1:9440", or set daemon.allow_remote_metrics = true'
+            'password: use "127.0.0.1:9440", or set daemon.listen_password'
         )
+    if 0 < len(password) < SHORTEST_PASSWORD:
+        yield (
+            f"daemon.listen_password: has fewer than {SHORTEST_PASSWORD} characters: "
+            "make one with `openssl rand -hex 16`"
+        )
+    if ":" in daemon.listen_user:
+        yield "daemon.listen_user: has a colon, which HTTP's logins cannot"
 
 
 def _workers(settings: Settings) -> Iterator[str]:

@@ -20,7 +20,7 @@ from s3flow.config.settings import Settings
 from s3flow.errors import ConfigError
 
 PREFIX = "S3FLOW__"
-_SECRETS = {"secret_access_key", "session_token"}
+_SECRETS = {"secret_access_key", "session_token", "customer_key", "listen_password"}
 _VARIABLE = re.compile(r"\$?\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -27,6 +27,7 @@ _ENDPOINTS: dict[str, type[BaseModel]] = {"s3": S3Endpoint, "local": LocalEndpoi
 _TELLING = {"enum", "literal_error", "int_parsing", "bool_parsing", "greater_than", "less_than"}
 _TELLING |= {"greater_than_equal", "less_than_equal", "value_error", "int_from_float"}
 _UNTOLD = {"access_key_id", "secret_access_key", "session_token", "external_id", "role_arn"}
+_UNTOLD |= {"customer_key", "listen_password"}
 _UNTOLD |= {"state", "queue", "url"}  # URLs with passwords in them
 _LONGEST = 60  # characters of a value that a message repeats
 _WHOLE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -142,7 +143,8 @@ class DaemonSettings(_Table):
     )
     queue: Annotated[str, AfterValidator(_queue)] = "local"
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9440"  # "": no listener
-    allow_remote_metrics: bool = False
+    listen_user: str = "s3flow"
+    listen_password: SecretStr = SecretStr("")
     concurrency: Annotated[Whole, Field(ge=1, le=10_000)] = 64
     workers: Annotated[Workers, Field(ge=0, le=256)] = 1  # processes that move bytes; 0: "auto"
     memory: Annotated[Size, Field(ge=MIB)] = 32 * MIB
@@ -298,7 +300,12 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Give the values that must never be shown, for the log's redaction."""
-        found = [*parse_state(self.daemon.state).secrets]
+        daemon = self.daemon
+        found = [*parse_state(daemon.state).secrets]
+        password = daemon.listen_password.get_secret_value()
+        if password:  # as it is, and as it comes over the wire
+            login = f"{daemon.listen_user}:{password}".encode()
+            found += (password, base64.b64encode(login).decode())
         for endpoint in self.endpoints.values():
             if isinstance(endpoint, S3Endpoint):
                 found += (

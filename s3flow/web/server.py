@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,16 +13,8 @@ from aiohttp import http_parser, web
 
 from s3flow.errors import ConfigError
 from s3flow.observe.metrics import CONTENT_TYPE
+from s3flow.web.door import HEADERS, Connection, Door, Gate
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Server": "s3flow",  # aiohttp would tell its version and Python's
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 _LARGEST_BODY = 1024  # bytes; no request here has one
 
 Health = Callable[[], str]
@@ -36,6 +29,7 @@ def build(
     status: Callable[[], Awaitable[dict[str, Any]]],
     degraded: Reasons,
     ready: Health,
+    gate: Gate,
 ) -> web.Application:
     """Make the application. *metrics* gives exposition text, *status* the JSON of all flows."""
 
@@ -45,17 +39,19 @@ def build(
     async def get_status(_request: web.Request) -> web.Response:
         return web.json_response(await status(), dumps=_dumps)
 
-    async def get_health(_request: web.Request) -> web.Response:
+    async def get_health(request: web.Request) -> web.Response:
         # That it answers shows that it lives: what is wrong elsewhere no restart would mend.
         reasons = degraded()
-        state = "degraded" if reasons else "ok"
-        return web.json_response({"status": state, "reasons": reasons}, dumps=_dumps)
+        found: dict[str, object] = {"status": "degraded" if reasons else "ok"}
+        if not gate.is_guarded or gate.knows(request):
+            found["reasons"] = reasons
+        return web.json_response(found, dumps=_dumps)
 
     async def get_ready(_request: web.Request) -> web.Response:
         trouble = ready()
         return web.Response(status=503 if trouble else 200, text=(trouble or "ok") + "\n")
 
-    app = web.Application(client_max_size=_LARGEST_BODY)
+    app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[gate.admit])
     app.router.add_get("/metrics", get_metrics)
     app.router.add_get("/api/status", get_status)
     app.router.add_get("/healthz", get_health)
@@ -68,8 +64,10 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-async def _secure(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    if isinstance(request.protocol, Connection):
+        request.protocol.answered()
 
 
 def parser_in_c() -> bool:
@@ -85,10 +83,13 @@ async def serve(
     status: Callable[[], Awaitable[dict[str, Any]]],
     degraded: Reasons = list,
     ready: Health = str,
+    user: str = "",
+    password: str = "",
 ) -> AsyncIterator[tuple[str, int] | None]:
     """Listen on "host:port" while the context lasts; gives the bound address (port 0 is allowed).
 
-    An empty *listen* opens nothing and gives None. Raises `ConfigError` if it cannot be bound.
+    With a *password*, who asks for more than whether it lives must bring it and *user*. An empty
+    *listen* opens nothing and gives None. Raises `ConfigError` if it cannot be bound.
     """
     if not listen:
         yield None
@@ -96,27 +97,32 @@ async def serve(
     log = structlog.get_logger("s3flow.web")
     if not parser_in_c():
         log.warning("aiohttp parses HTTP in Python: install its compiled wheel")
-    app = build(metrics=metrics, status=status, degraded=degraded, ready=ready)
-    # No access log: addresses and paths of scrapers are noise, and paths could hold anything.
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    gate = Gate(user, password)
+    app = build(metrics=metrics, status=status, degraded=degraded, ready=ready, gate=gate)
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
+    if runner.server is None:
+        raise RuntimeError("aiohttp made no server")
     try:
-        bound = await _bind(runner, listen)
-        log.info("listening", address=f"{bound[0]}:{bound[1]}")
-        yield bound
+        listener = await _bind(Door(runner.server), listen)
+        try:
+            address = listener.sockets[0].getsockname()
+            bound = str(address[0]), int(address[1])
+            log.info("listening", address=f"{bound[0]}:{bound[1]}")
+            yield bound
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()
 
 
-async def _bind(runner: web.AppRunner, listen: str) -> tuple[str, int]:
+async def _bind(door: Door, listen: str) -> asyncio.Server:
     host, _, port = listen.rpartition(":")
-    site = web.TCPSite(runner, host.strip("[]"), int(port))
+    loop = asyncio.get_running_loop()
     try:
-        await site.start()
+        return await loop.create_server(door, host.strip("[]"), int(port), reuse_address=True)
     except OSError as error:
         raise ConfigError(
             f"daemon.listen: cannot listen on {listen}: {error.strerror or error}; "
             "choose another address, or end what uses it"
         ) from error
-    address = runner.addresses[0]
-    return str(address[0]), int(address[1])

@@ -181,6 +181,9 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     for job in config["scrape_configs"]:
         if job["job_name"] == "s3flow":
             job["static_configs"] = [{"targets": [target]}]
+            job["basic_auth"]["password_file"] = str(folder / "password")
+    told = environment("s3flow")["S3FLOW__DAEMON__LISTEN_PASSWORD"]
+    (folder / "password").write_text(told)
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
     listen = f"127.0.0.1:{servers.free_port()}"
     command = (

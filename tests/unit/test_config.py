@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import tomllib
 import traceback
@@ -198,12 +199,20 @@ def test_listener_can_be_switched_off(folder: Folder) -> None:
     assert folder.load('[daemon]\nlisten = ""\n').daemon.listen == ""
 
 
-def test_remote_listener_needs_consent(folder: Folder) -> None:
+def test_remote_listener_needs_a_password(folder: Folder) -> None:
     text = '[daemon]\nlisten = "0.0.0.0:9440"\n'
-    assert folder.load(text + "allow_remote_metrics = true\n").daemon.listen == "0.0.0.0:9440"
+    loaded = folder.load(text + 'listen_password = "${SECRET}"\n', SECRET=CANARY)
+    assert loaded.daemon.listen == "0.0.0.0:9440"
+    login = base64.b64encode(f"s3flow:{CANARY}".encode()).decode()
+    assert loaded.secrets() == [CANARY, login]
+    [short] = folder.problems(text + 'listen_password = "0815-abc"\n')
+    assert "daemon.listen_password: has fewer than 12 characters" in short
+    assert "0815" not in short
+    [colon] = folder.problems(text + f'listen_password = "{CANARY}"\nlisten_user = "a:b"\n')
+    assert "daemon.listen_user" in colon
     [problem] = folder.problems(text)
     assert problem.startswith("daemon.listen: '0.0.0.0:9440' can be reached from other machines")
-    assert "daemon.allow_remote_metrics = true" in problem
+    assert "set daemon.listen_password" in problem
     for loopback in ("127.0.0.1:0", "[::1]:9440", "localhost:9440", "127.1.2.3:1"):
         assert folder.load(f'[daemon]\nlisten = "{loopback}"\n').daemon.listen == loopback
 

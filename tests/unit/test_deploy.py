@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -95,7 +96,7 @@ def test_every_variable_is_in_the_example_and_the_old_names_are() -> None:
     assert asked >= OLD_NAMES
     assert set(re.findall(r"\$\{(\w+)\}", RECIPE.read_text())) == OLD_NAMES
     literal = [line for line in text.splitlines() if "PASSWORD" in line and "_FILE" not in line]
-    assert [line for line in literal if "environment: " not in line and "#" not in line] == []
+    assert [line for line in literal if not re.search(r"environment: |#|: \$\{\w+:\?", line)] == []
 
 
 def test_no_key_is_misspelt() -> None:
@@ -125,7 +126,10 @@ def test_the_configuration_loads_with_the_example() -> None:
     assert loaded.warnings == ()
     [flow] = loaded.flow_specs()
     assert (flow.source.bucket, flow.target.bucket) == ("src_bucket", "dst_bucket")
-    assert set(loaded.secrets()) == {"change-me", "src_secret_key", "dst_secret_key"}
+    password = example()["METRICS_PASSWORD"]
+    login = base64.b64encode(f"s3flow:{password}".encode()).decode()
+    shown = {password, login, "change-me", "src_secret_key", "dst_secret_key"}
+    assert set(loaded.secrets()) == shown
 
 
 def test_the_address_of_the_state_is_that_of_the_server() -> None:
@@ -161,6 +165,11 @@ def test_prometheus_finds_s3flow_and_its_rules() -> None:
     for file in config["rule_files"]:
         assert (FOLDER / places[f"/etc/prometheus/{file}"]).resolve().is_file()
     targets = {job["job_name"]: job["static_configs"] for job in config["scrape_configs"]}
+    [login] = [job["basic_auth"] for job in config["scrape_configs"] if "basic_auth" in job]
+    assert login["username"] == settings().daemon.listen_user
+    secret = Path(login["password_file"]).name
+    assert secret in SERVICES["prometheus"]["secrets"]
+    assert read("compose.yaml")["secrets"][secret] == {"environment": "METRICS_PASSWORD"}
     port = settings().daemon.listen.rpartition(":")[2]
     assert targets["s3flow"] == [{"targets": [f"s3flow:{port}"]}]
     assert set(SERVICES["prometheus"]["networks"]) & set(SERVICES["s3flow"]["networks"])

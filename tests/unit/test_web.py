@@ -164,7 +164,7 @@ async def test_closing_does_not_wait_for_idle_clients() -> None:
     async with serve("127.0.0.1:0", metrics=bytes, status=daemon.status) as bound:
         assert bound is not None
         reader, writer = await asyncio.open_connection(*bound)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     assert await reader.read() is not None
     writer.close()
