@@ -94,6 +94,30 @@ def delete_before_durable() -> None:
 
 
 @bug
+def missing_if_match_read() -> None:
+    """Read whatever is at the source by now, also when a part of another version was read before."""
+    from s3flow.engine.route import Route
+    from s3flow.model import Span, Transfer
+    from s3flow.ports import Body
+
+    open_it = Route.open
+
+    async def careless(self: Route, transfer: Transfer, span: Span | None = None) -> Body:
+        return await open_it(self, transfer._replace(etag=""), span)
+
+    Route.open = careless  # type: ignore[method-assign]
+
+
+@bug
+def missing_if_match_delete() -> None:
+    """Delete whatever is at the source by now, also what was never copied."""
+    from s3flow.engine import removing
+    from s3flow.model import Doomed
+
+    removing.Doomed = lambda key, etag, version="": Doomed(key, "", version)
+
+
+@bug
 def leaked_memory() -> None:
     """Keep something of each transfer for ever."""
     from s3flow.events import TransferEnded
