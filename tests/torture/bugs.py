@@ -7,7 +7,7 @@ COMMAND …` runs the command line with the bug in it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 BUGS: dict[str, Callable[[], None]] = {}
 
@@ -159,9 +159,12 @@ def missing_fsync_of_parts() -> None:
 @bug
 def missing_fsync_of_adopted() -> None:
     """Rely on files of others that they may not have made durable."""
-    from s3flow.stores.local import store
+    from s3flow.stores.local import LocalStore
 
-    store.flush = lambda directory: None
+    async def hasty(self: LocalStore, bucket: str, keys: Sequence[bytes]) -> None:
+        pass
+
+    LocalStore.flush = hasty  # type: ignore[method-assign]
 
 
 @bug

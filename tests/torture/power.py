@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from s3flow.errors import S3flowError
 from s3flow.policies import Mode
 from s3flow.state import sql
 from s3flow.stores.local.files import TOKEN_ATTRIBUTE
 from s3flow.stores.memory_object import MemoryObject
 from tests.torture import bugs
-from tests.torture.disk import Disk, Leaf, Loss, Made, Op, Synced, Told, Tree, Wrote, planted
+from tests.torture.disk import Disk, Leaf, Loss, Made, Op, Synced, Tree, Wrote, planted
 from tests.torture.disk_calls import watched
 from tests.torture.power_world import BUCKET, PART, TARGET, Life, Placed, Source, simulated
 from tests.torture.programme import Broken, Task
@@ -101,14 +102,20 @@ class Round:
             people.take(self.write(key))
         if self.draw.random() < 0.3:
             people.take(self.write(b"marker/"))
-        if self.draw.random() < 0.3:
-            self.foreign = {key for key in people.there if b"/" not in key}
-            for number, key in enumerate(sorted(self.foreign), disk.last + 1):
-                found = people.there[key]
-                disk.apply(Made(below, key, number, False))
-                disk.apply(Wrote(number, 0, found.data))
-                disk.apply(Told(number, "mtime", found.modified * 1_000_000))
         return Moment(disk, people)
+
+    def put_beside(self, people: People, to: Path) -> None:
+        """Let others copy some objects to the target, who do not wait for its disk."""
+        for key in sorted(people.there):
+            place = to / os.fsdecode(key)
+            if b"/" in key or place.exists():
+                continue
+            self.foreign.add(key)
+            found = people.there[key]
+            fd = os.open(place, os.O_WRONLY | os.O_CREAT)
+            os.pwrite(fd, found.data, 0)
+            os.utime(fd, ns=(found.modified * 1_000_000, found.modified * 1_000_000))
+            os.close(fd)
 
     def write(self, key: bytes) -> Placed:
         """Write something of one's own to a key."""
@@ -140,6 +147,13 @@ class Round:
             lay(disk.tree(), top)
             time.sleep(0.01)  # what is there is older than what the life makes
             life = Life(life.mode, time.time() - 0.005)
+            beside = [] if calm else self.draw.sample([True, False, False], 1)
+
+            def put_beside() -> None:
+                if beside and beside.pop():
+                    self.put_beside(start.people, top / os.fsdecode(TARGET_PATH))
+
+            source.beside = put_beside
             with (
                 simulated(self.draw.getrandbits(32), life.started) as loop,
                 watched(top, disk, log.append),
@@ -147,6 +161,9 @@ class Round:
                 asyncio.set_event_loop(loop)
                 try:
                     loop.run_until_complete(life.live(top, source))
+                except (S3flowError, BaseExceptionGroup) as error:
+                    found = [f"a life ended with {error!r}"]
+                    raise Broken(self.story(found, Loss.NONE, log, disk)) from error
                 finally:
                     loop.run_until_complete(loop.shutdown_default_executor())
                     asyncio.set_event_loop(None)

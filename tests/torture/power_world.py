@@ -26,7 +26,7 @@ from s3flow.engine.holding import OwnHolds
 from s3flow.engine.retry import Backoff
 from s3flow.engine.wiring import Pace, Wiring
 from s3flow.events import Event
-from s3flow.model import Flow, Place
+from s3flow.model import Flow, Page, Place
 from s3flow.policies import Mode
 from s3flow.state.database import _Thread
 from s3flow.state.sqlite import open_sqlite
@@ -56,6 +56,12 @@ class Source(MemoryStore):
 
     tell: Callable[[Placed], None]
     meanwhile: Callable[[bytes], None]
+    beside: Callable[[], None]
+
+    async def list_page(self, bucket: str, prefix: bytes, after: bytes) -> Page:
+        """Let others, sometimes, write to the target what is being listed."""
+        self.beside()
+        return await super().list_page(bucket, prefix, after)
 
     async def delete_object(self, bucket: str, key: bytes, *, etag: str) -> bool:
         """Tell of what s3flow deletes."""
