@@ -61,6 +61,8 @@ def failure(
         (400, "EntityTooLarge", errors.TooLarge),
         (416, "InvalidRange", errors.SourceChanged),
         (301, "PermanentRedirect", errors.Refused),
+        (307, "TemporaryRedirect", errors.ServerError),
+        (307, "", errors.ServerError),
         (304, "", errors.Refused),
         (400, "InvalidArgument", errors.Refused),
         (405, "MethodNotAllowed", errors.Refused),

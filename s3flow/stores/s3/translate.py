@@ -68,6 +68,7 @@ _BY_CODE: Mapping[str, type[errors.S3flowError]] = {
     "RequestTimeTooSkewed": errors.ClockSkewed,
 }
 _BY_STATUS: Mapping[int, type[errors.S3flowError]] = {
+    307: errors.ServerError,  # "temporary": a bucket that is not known everywhere yet, or a proxy
     403: errors.AccessDenied,
     404: errors.SourceGone,
     408: errors.ServerError,
