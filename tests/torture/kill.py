@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
 import signal
 import sys
@@ -25,6 +26,7 @@ from s3flow.crashpoints import CRASH, HITS, KILLED, POINTS
 from tests import mariadb, servers
 from tests.e2e.program import HANG, Running
 from tests.e2e.test_kill import settle
+from tests.e2e.test_workers import workers_of
 from tests.servers import Server
 from tests.torture import promises
 from tests.torture.kill_world import World, made
@@ -187,7 +189,7 @@ class Torment:
         running = world.program.start("sync", **environ)
         if not death.point:
             _wait_for(running, place, death.nth)
-            running.kill()
+            _kill(running, place, a_worker=world.crew and death.nth % 2 == 1)
         elif death.stop:
             _wait_for(running, place, death.stop)
             if running.process.poll() is None:
@@ -196,26 +198,32 @@ class Torment:
         trace = place.read_bytes() if place.exists() else b""
         if ended.code not in (0, 75 if death.stop else 0, -signal.SIGKILL):
             raise Broken(f"a life ended with {ended.code}: {ended.out[-2000:]} {ended.err[-3000:]}")
-        return trace, KILLED in trace or ended.code == -signal.SIGKILL
+        dead = world.crew or ended.code == -signal.SIGKILL
+        return trace, KILLED in trace and dead
 
     def _rest(self, world: World) -> list[str]:
         """Let it finish; then all is in its place, and another run finds nothing to do."""
         world.stir()
-        world.program.run("sync")  # goes on with what was listed
-        world.program.run("sync")  # lists what people did meanwhile
+        self._calm(world)  # goes on with what was listed
+        self._calm(world)  # lists what people did meanwhile
         found = world.at_rest()
         if found:
             return found
         before = world.seen()
-        place = world.program.folder / "trace"
+        begun = self._calm(world)["object.begun"]
+        found = promises.nothing_changed(before, world.seen())
+        if begun:
+            found.append(f"I6: {begun} objects that were done were begun again")
+        return found
+
+    def _calm(self, world: World) -> Counter[str]:
+        """Live a life to its end; give the passings."""
+        self.counts["calm lives"] += 1
+        place = world.program.folder / f"calm{self.counts['calm lives']}"
         world.program.run("sync", code=0, **{HITS: str(place)})
-        self.counts["calm lives"] += 3
         passed = crashpoints.passings(place.read_bytes())
         self.passed += passed
-        found = promises.nothing_changed(before, world.seen())
-        if passed["object.begun"]:
-            found.append(f"I6: {passed['object.begun']} objects that were done were begun again")
-        return found
+        return passed
 
     def _hold(self, found: Sequence[str]) -> None:
         self.counts["checks"] += 1
@@ -261,6 +269,20 @@ def _wait_for(running: Running, trace: Path, passings: int) -> None:
         if time.monotonic() > deadline:
             raise Broken(f"a life hangs: {running.err.read_text()[-3000:]}")
         time.sleep(0.002)
+
+
+def _kill(running: Running, trace: Path, *, a_worker: bool) -> None:
+    """Kill a process, or one of its worker processes: then it goes on with another one."""
+    victims = workers_of(running.process.pid) if a_worker else []
+    if running.process.poll() is not None:
+        return
+    if not victims:
+        running.kill()
+    for pid in victims[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with trace.open("ab") as noted:
+        noted.write(bytes((KILLED,)))
 
 
 def torment(task: Task, server: Server, schemas: mariadb.Schemas | None) -> Torment:
