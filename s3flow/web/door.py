@@ -69,6 +69,8 @@ class Connection(web.RequestHandler):
 
     def __init__(self, door: Door, server: web.Server) -> None:
         self._door = door
+        self._answered = 0
+        self._ended = False
         loop = asyncio.get_running_loop()
         super().__init__(
             server,
@@ -89,8 +91,16 @@ class Connection(web.RequestHandler):
         self._door.leave(self)
         super().connection_lost(exc)
 
-    def answered(self) -> None:
-        """Note that the client has asked something."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp: always close
+        """Answer first what a client asked before it ended its half."""
+        self._ended = True
+        return self._request_count > self._answered
+
+    def answer(self, response: web.StreamResponse) -> None:
+        """Note that *response* begins; it is the last one to who asks no more."""
+        self._answered += 1
+        if self._ended and self._answered >= self._request_count:
+            response.force_close()
         if self.transport is not None:
             self._door.enter(self)
 

@@ -67,7 +67,7 @@ def _dumps(value: Any) -> str:
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
     if isinstance(request.protocol, Connection):
-        request.protocol.answered()
+        request.protocol.answer(response)
 
 
 def parser_in_c() -> bool:

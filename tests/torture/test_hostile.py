@@ -1,0 +1,43 @@
+"""The programme in small: servers, stores and clients that mean harm."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from s3flow.wire.http import Pool
+from tests.torture import bugs, hostile
+from tests.torture.hostile_servers import ENDLESS, converse, endless
+from tests.torture.programme import Broken, Task
+
+MIB = 1024 * 1024
+
+
+def test_servers_stores_and_clients_that_mean_harm(tmp_path: Path) -> None:
+    told = hostile.run(Task(tmp_path, seed=1, rounds=5))
+    assert told["exact answers"] > 200
+    assert told["breaches refused"] > 80
+    assert told["lies refused"] > 250
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_what_has_no_end_is_held_in_little_memory(what: str) -> None:
+    await endless(what)  # what is imported and kept on the way
+    tracemalloc.start()
+    try:
+        await endless(what)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB  # the server's part as well
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_connection_that_is_used_again_too_early_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Pool, "_done", Pool._done)
+    bugs.plant("reused-dirty-connection")
+    with pytest.raises(Broken, match="of seed"):
+        asyncio.run(converse(1, 500))
