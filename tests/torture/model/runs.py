@@ -205,7 +205,10 @@ class Runs:
     async def _end(self) -> None:
         """See that nothing goes on; of what died, nothing is left but what is durable."""
         if not self._over:
-            if left := await left_tasks():
+            for _ in range(50):  # what was cancelled at the last moment may come late, in any order
+                if not (left := await left_tasks()):
+                    break
+            else:
                 self.world.model.wrong.append(f"tasks are left: {left}")
             if self._stop.is_set():
                 await self.world.restart()  # what was cancelled is claimed as long as the process lives

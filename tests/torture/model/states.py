@@ -97,20 +97,24 @@ class OnServer:
         self._new()
 
     def back_up(self) -> Backup:
-        """Read all tables."""
-        found = self.query("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")
-        tables = [name for name, _ in found]
-        return {name: self.query(f"SELECT * FROM `{name}`") for name in tables}
+        """Read all tables, without the columns that the server makes itself."""
+        backup = {}
+        for name, kind in self.query("SHOW FULL TABLES"):
+            if kind == "BASE TABLE":
+                columns = self.query(f"SHOW COLUMNS FROM `{name}`")
+                names = ",".join(f"`{it[0]}`" for it in columns if "GENERATED" not in it[5])
+                backup[name] = names, self.query(f"SELECT {names} FROM `{name}`")
+        return backup
 
     def restore(self, backup: Backup) -> None:
         """Put the rows of a backup in the place of all others."""
         self.query("SET FOREIGN_KEY_CHECKS = 0")
         with self._db.cursor() as cursor:
-            for name, rows in backup.items():
+            for name, (names, rows) in backup.items():
                 cursor.execute(f"DELETE FROM `{name}`")
                 if rows:
                     marks = ",".join(["%s"] * len(rows[0]))
-                    cursor.executemany(f"INSERT INTO `{name}` VALUES ({marks})", rows)
+                    cursor.executemany(f"INSERT INTO `{name}` ({names}) VALUES ({marks})", rows)
 
     def close(self) -> None:
         """Let go of the connection; the schema is dropped with the others."""

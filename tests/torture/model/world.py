@@ -71,7 +71,8 @@ class World:
     def write(self, key: bytes) -> None:
         """Put something that never was there."""
         self._written += 1
-        size = SIZES[self._written % len(SIZES)]
+        # Versions that follow each other are mostly of one size: what tells them apart is their bytes.
+        size = SIZES[(self._written // 8 + KEYS.index(key)) % len(SIZES)]
         self._put(key, (b"%d %s" % (self._written, key)).ljust(size, b".")[:size])
 
     def write_again(self, key: bytes, back: int) -> None:
