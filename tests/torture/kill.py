@@ -179,7 +179,7 @@ class Torment:
             self.counts["in_flight"] += in_flight(trace)
             self.counts[f"kills at {'any moment' if not death.point else 'points'}"] += 1
         settle(world.proxy)
-        return promises.kept(world.seen())
+        return world.kept()
 
     def _lived(self, world: World, death: Death) -> tuple[bytes, bool]:
         place = world.program.folder / f"trace{self.counts['lives']}"
@@ -206,7 +206,7 @@ class Torment:
         world.stir()
         self._calm(world)  # goes on with what was listed
         self._calm(world)  # lists what people did meanwhile
-        found = world.at_rest()
+        found = [*world.kept(), *world.at_rest()]
         if found:
             return found
         before = world.seen()

@@ -38,6 +38,13 @@ CLAIMS = (
     "SELECT objects.object_key, states.name, objects.etag, objects.reason FROM objects"
     " JOIN states ON states.code = objects.state"
 )
+LINE = "flow_id, bucket_id, state, reason, method, proof"
+ROWS = f"SELECT {LINE}, COUNT(*), SUM(size) FROM objects GROUP BY {LINE}"
+TOTALS = f"SELECT {LINE}, objects, bytes FROM totals WHERE objects <> 0"
+TOLD_TWICE = (  # that one version was proven, or deleted
+    "SELECT object_key, etag, fact, COUNT(*) FROM audit WHERE fact IN (1, 5)"
+    " GROUP BY chain_id, object_key, etag, fact HAVING COUNT(*) > 1"
+)
 
 
 @dataclass(slots=True)
@@ -161,11 +168,26 @@ class World:
                 return ()
             raise
 
+    def kept(self) -> list[str]:
+        """Give the promises that are broken, at whatever moment."""
+        rows, totals = (
+            sorted((*map(str, row[:6]), *map(int, row[6:])) for row in self._rows(statement))
+            for statement in (ROWS, TOTALS)
+        )
+        found = [f"I5: the totals are {totals}, the rows {rows}"] if rows != totals else []
+        found += [f"I6: the trail tells twice: {row}" for row in self._rows(TOLD_TWICE)]
+        return found + promises.kept(self.seen())
+
     def at_rest(self) -> list[str]:
         """Give the promises that are broken once s3flow says that all is done; see that it says so."""
         seen = self.seen()
         found = promises.kept_at_rest(seen)
         found += [f"I1: {key!r} was not moved" for key in seen.source if key.startswith(_MOVED)]
+        found += [
+            f"I5: {it.key!r} was moved, and is {it.state}"
+            for it in seen.claims
+            if it.key.startswith(_MOVED) and it.key not in self.removed and it.state != "deleted"
+        ]
         for name, flow in self.program.status().items():
             objects = flow["objects"]
             if not adds_up(flow) or objects["pending"] or objects["failed"]:
