@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3flow.events import BytesMoved, Retried
 from s3flow.model import Outcome
 from s3flow.policies import Mode
-from tests.faults import BitFlipping, LostAnswer, Recording
+from s3flow.stores.local import LocalStore
+from tests.faults import BitFlipping, Call, Faulty, LostAnswer, Recording
 from tests.unit.lab import PARTS, Lab, store
 
 SIZE, COUNT = 9500, 10
@@ -75,3 +78,38 @@ async def test_other_parts_at_the_target_are_read_from_the_start(tmp_path: Path)
     assert reasons(lab) == ["corrupted"]
     assert lab.differences() == []
     assert lab.uploads() == []
+
+
+class Opaque(Faulty):
+    """A source whose multipart ETags are made of something else than the bytes."""
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        answer = await go()
+        return None if call.method == "head_object" and "part_number" in call.kwargs else answer
+
+
+@pytest.mark.parametrize("part_size", [900, 4000])
+@pytest.mark.parametrize("size", [900, 4000])
+async def test_a_damaged_file_of_a_source_with_a_multipart_etag_is_seen(
+    tmp_path: Path, size: int, part_size: int
+) -> None:
+    (tmp_path / "disk").mkdir()
+    lab = Lab(tmp_path, target=LocalStore("dst", tmp_path / "disk"))
+    data = lab.put(b"a", size, part_size=part_size)
+    lab.source = BitFlipping(lab.src, 700)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert reasons(lab) == ["corrupted"]
+    assert (tmp_path / "disk" / "to" / "a").read_bytes() == data
+    assert [proof for _, proof in await lab.proofs()] == ["md5"]
+
+
+async def test_parts_that_nobody_knows_are_read_twice_and_prove_nothing(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    lab = Lab(tmp_path, target=LocalStore("dst", tmp_path / "disk"))
+    data = lab.put(b"a", 4000, part_size=900)
+    lab.source = source = Recording(Opaque(BitFlipping(lab.src, 700, times=1)))
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert reasons(lab) == ["corrupted"]
+    assert len(source.of("get_object")) == 4
+    assert (tmp_path / "disk" / "to" / "a").read_bytes() == data
+    assert [proof for _, proof in await lab.proofs()] == ["size"]
