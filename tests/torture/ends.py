@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,12 @@ from tests.torture.promises import Seen, Version
 KIB = 1024
 THRESHOLD = 96 * KIB  # what is larger goes in parts
 MIB = 1024 * KIB
-PEOPLE = 0.02  # seconds between what people do
+PEOPLE = 25  # requests of s3flow between two things that people do
 HANDS = 4  # requests of ours at a time
 TEMPORARY = ".s3flow-"
+PROBE = (
+    ".s3flow-probe-"  # none of the flow's objects: what a fault leaves of one, the next one removes
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +119,24 @@ class Ends:
         self.client.delete_object(Bucket=self.source, Key=key)
 
     @contextlib.contextmanager
-    def people(self, rng: random.Random, *, moves: bool) -> Iterator[list[str]]:
-        """Let people write and delete at the source until the block ends; gives what they did."""
+    def people(
+        self, rng: random.Random, requests: Sequence[object], *, moves: bool
+    ) -> Iterator[list[str]]:
+        """Let people write and delete at the source until the block ends, as *requests* come in.
+
+        Gives what they did. Without *moves* they leave alone what may be deleted under them.
+        """
         done: list[str] = []
         over = threading.Event()
         keys = sorted(self.written)
         keys = [key for key in keys if moves or not key.startswith("move-")]
 
         def live() -> None:
-            while not over.wait(PEOPLE):
+            seen = len(requests)
+            while not over.wait(0.01):
+                if len(requests) < seen + PEOPLE:
+                    continue
+                seen += PEOPLE
                 key = rng.choice(keys)
                 if key in self.removed or rng.random() < 0.9:
                     self.write(key, rng.choice([0, 10, 3000, 2 * THRESHOLD]), rng.random() < 0.2)
@@ -162,7 +174,6 @@ class Ends:
         source = {
             key.encode(): self._by_etag.get(etag, f"ETag {etag}")
             for key, etag in self._listed(self.source, prefix)
-            if ".s3flow-probe-" not in key
         }
         target, strays = self._on_disk(prefix) if errand.to_disk else (self._copies(prefix), [])
         return Seen(
@@ -180,6 +191,7 @@ class Ends:
             (entry["Key"], entry["ETag"].strip('"'))
             for page in pages
             for entry in page.get("Contents", ())
+            if PROBE not in entry["Key"]
         ]
 
     def _copies(self, prefix: str) -> dict[bytes, str]:

@@ -193,7 +193,7 @@ class FaultProxy(Proxy):
         what = (request.kind, request.bucket, request.key, request.query.get("partNumber", ""))
         self._asked[what] += 1
         rng = random.Random(f"{self.seed}:{what}:{self._asked[what]}")
-        chosen = self._storming() if self.wild else ""
+        chosen = self._storming(request, head) if self.wild else ""
         if not chosen and self.wild and rng.random() < self.rate:
             chosen = self._least(request, head, rng)
             if chosen and (storm := self.kinds[chosen].storm):
@@ -204,9 +204,9 @@ class FaultProxy(Proxy):
             self.journal.append(f"{len(self.requests)} {chosen}: {request.kind} {place}")
         return chosen, rng
 
-    def _storming(self) -> str:
+    def _storming(self, request: Request, head: Head) -> str:
         for name, left in self._storms.items():
-            if left:
+            if left and self.kinds[name].applies(request, head):
                 self._storms[name] -= 1
                 return name
         return ""

@@ -7,6 +7,7 @@ the source. After each life the promises are looked at; when the storm is over e
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import sqlite3
 from collections import Counter
@@ -73,7 +74,7 @@ class Round:
         self.ends.fill(objects)
         moves = self.ends.keeps_conditions()
         for life in range(LIVES):
-            with self.ends.people(rng, moves=moves) as done:
+            with self.ends.people(rng, self.proxy.requests, moves=moves) as done:
                 self.sync(f"life {life}", **DEBUG)
             self.counts["changes at the source"] += len(done)
             self.look(promises.kept)
@@ -105,10 +106,15 @@ class Round:
     def settle(self) -> None:
         """Do without faults what is left to do: what failed is tried again, what is held released."""
         for life in range(CALM):
-            for errand in ERRANDS:
-                self.s3flow(f"release {life}", "release", errand.name)
-            self.s3flow(f"retry {life}", "retry")
-            if self.sync(f"calm {life}").code == 0 and life:
+            flows = json.loads(self.s3flow(f"status {life}", "status", "--json").out)["flows"]
+            for flow in flows:
+                if flow.get("deletes", {}).get("held"):
+                    self.counts["deletes held"] += 1
+                    self.s3flow(f"release {flow['name']} {life}", "release", flow["name"])
+                self.counts["objects failed"] += flow["objects"]["failed"]
+            if any(flow["objects"]["failed"] for flow in flows):
+                self.s3flow(f"retry {life}", "retry")
+            if self.sync(f"calm {life}").code == 0:
                 return
         raise Broken(f"it does not end: {self.told[f'calm {CALM - 1}: stdout']}\n{self.repeat}")
 
