@@ -28,6 +28,7 @@ from s3flow.errors import StateError
 from s3flow.events import (
     Emit,
     Event,
+    FlowUnblocked,
     LookedAgain,
     Recorded,
     RouteDecided,
@@ -223,12 +224,14 @@ class Daemon:
     async def _in_time(self, work: asyncio.Task[None]) -> None:
         """Wait for *work*, but no longer than a stop may take, or until a second signal."""
         abandoned = asyncio.create_task(self.abandon.wait())
-        await asyncio.wait(
-            {work, abandoned},
-            timeout=self.pace.drain_timeout,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        abandoned.cancel()
+        try:
+            await asyncio.wait(
+                {work, abandoned},
+                timeout=self.pace.drain_timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            abandoned.cancel()
 
     async def _record_rest(self, recorder: Recorder) -> None:
         """Record what is left; at a stop not for ever, for the state's disk may be full.
@@ -253,6 +256,8 @@ class Daemon:
             self._count(event)
         elif isinstance(event, RouteDecided):
             self._verdicts.append(event.verdict)
+        elif isinstance(event, FlowUnblocked) and event.flow in self._restorers:
+            self._restorers[event.flow].stir()  # it admitted nobody while the flow was blocked
         elif isinstance(event, ScanFinished) and event.flow in self._deleters:
             self._deleters[event.flow].scanned()
         elif isinstance(event, LookedAgain) and event.flow in self._deleters:

@@ -92,3 +92,29 @@ async def test_a_state_that_gives_up_takes_the_daemon_down(tmp_path: Path, metho
     assert await left_tasks() == []
     lab.wrap_state = lambda state: state
     assert await lab.sync() == {Outcome.VERIFIED: 2}
+
+
+async def test_nothing_is_left_of_a_daemon_that_is_cancelled_while_it_drains(
+    tmp_path: Path,
+) -> None:
+    lab = Lab(tmp_path)
+    lab.put(b"key", 10)
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    class Hanging(Faulty):
+        async def around(self, call: Call, go: Callable[[], Any]) -> Any:
+            if call.method == "put_object":
+                asked.set()
+                await never.wait()
+            return await go()
+
+    lab.target = Hanging(lab.dst)
+    run = asyncio.create_task(lab.sync())
+    await asked.wait()
+    lab.stop.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    run.cancel()
+    await asyncio.wait({run})
+    assert run.cancelled()
+    assert await left_tasks() == []

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from s3flow.errors import Archived, ConnectionLost
+from s3flow.errors import Archived, ConnectionLost, TargetUnavailable
 from s3flow.model import Outcome, RestoreAnswer, State
 from s3flow.policies import Overwrite, RestorePolicy, RestoreTier
+from tests.faults import Call, Raising
 from tests.unit.lab import Lab
 
 POLL = 0.02
@@ -205,3 +208,26 @@ async def test_a_large_object_is_restored_in_the_midst_of_its_parts(lab: Lab) ->
     assert parts <= 12  # what had arrived was not read again
     assert lab.uploads() == []
     assert [it.state for it in await lab.totals()] == [State.VERIFIED]
+
+
+async def test_the_line_goes_on_when_a_block_is_lifted(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3flow.engine.restorer.LONGEST_WAIT", 3600.0)  # it would heal this
+    lab.pace = replace(lab.pace, block_retry=0.3)  # longer than it takes to stand in line
+    for number in range(3):
+        lab.put(b"cold %d" % number, 10, storage_class="GLACIER")
+    lab.put(b"warm", 10)
+    blocked = 0
+
+    def first_body(call: Call) -> bool:
+        nonlocal blocked
+        blocked += call.method == "get_object"
+        return call.method == "get_object" and blocked == 1
+
+    lab.source = Raising(lab.src, TargetUnavailable("nobody is there"), first_body)
+    run = asyncio.create_task(lab.sync())
+    await asyncio.wait({run}, timeout=60)
+    lab.abandon.set()
+    lab.stop.set()
+    assert await run == {Outcome.VERIFIED: 4}
