@@ -58,7 +58,7 @@ def ordered() -> Iterator[SimLoop]:
     loop = SimLoop(random.Random(0), shuffled=True)
     thread, run_until = database._Thread, Threads.run_until
     database._Thread = Here  # type: ignore[assignment,misc]
-    Threads.run_until = _run_here  # type: ignore[assignment,method-assign]
+    Threads.run_until = _run_here  # type: ignore[method-assign]
     try:
         with simulated(loop, loop.rng):
             yield loop

@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 )
 
 from s3flow.policies import Guard, Mode, Overwrite
+from tests.torture.model.loop import begin_anew
 from tests.torture.model.reference import Terms
 from tests.torture.model.runs import Meanwhile, Runs, Trouble
-from tests.torture.model.loop import begin_anew
 from tests.torture.model.states import InFile, Kept
 from tests.torture.model.world import KEYS, World
 

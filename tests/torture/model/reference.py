@@ -128,7 +128,9 @@ class Model:
             or not (key in terms.excluded or (row.upload_id and terms.overwrite is Overwrite.NEVER))
         }
 
-    def _end(self, key: bytes, data: bytes, row: Row | None, terms: Terms, *, adopting: bool) -> End:
+    def _end(
+        self, key: bytes, data: bytes, row: Row | None, terms: Terms, *, adopting: bool
+    ) -> End:
         copy, etag = self.there.get(key), self.etag(key, data)
         state = row.state if row is not None and row.etag == etag else None
         reason = row.reason if row is not None and state else ""
@@ -137,15 +139,14 @@ class Model:
             return End(state, copy)  # until a person says more
         if reason == TargetExists.reason and terms.overwrite is Overwrite.NEVER:
             return End(State.SKIPPED, copy)
-        if state is State.VERIFIED and (terms.mode, terms.overwrite) != (Mode.COPY, Overwrite.ALWAYS):
+        done_with = terms.overwrite is not Overwrite.ALWAYS or terms.mode is Mode.MOVE
+        if state is State.VERIFIED and done_with:
             again = ("", DeleteFailed.reason, UnguardedDelete.reason if terms.unguarded else "")
             if key in terms.excluded or reason not in again or not terms.deletes:
                 return End(state, copy)
             if is_kept and copy != data:
                 return End(State.SKIPPED, copy)
-        elif key in terms.excluded:
-            return End(State.SKIPPED, copy)
-        elif is_kept and not (adopting and copy == data):
+        elif key in terms.excluded or (is_kept and not (adopting and copy == data)):
             return End(State.SKIPPED, copy)
         return End(State.DELETED if terms.deletes else State.VERIFIED, data)
 

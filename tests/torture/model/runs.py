@@ -205,13 +205,17 @@ class Runs:
     async def _end(self) -> None:
         """See that nothing goes on; of what died, nothing is left but what is durable."""
         if not self._over:
-            for _ in range(50):  # what was cancelled at the last moment may come late, in any order
-                if not (left := await left_tasks()):
-                    break
-            else:
+            left = await left_tasks()
+            for _ in range(
+                50 if left else 0
+            ):  # what was cancelled at the last moment may come late, in any order
+                left = await left_tasks()
+            if left:
                 self.world.model.wrong.append(f"tasks are left: {left}")
             if self._stop.is_set():
-                await self.world.restart()  # what was cancelled is claimed as long as the process lives
+                await (
+                    self.world.restart()
+                )  # what was cancelled is claimed as long as the process lives
             return
         current = asyncio.current_task()
         rest = [task for task in asyncio.all_tasks() if task is not current]
@@ -228,7 +232,7 @@ class Runs:
                 bare = Wiring(world.flow, world.src, disk)
                 await upkeep.sweep(state, [bare], float("inf"), self.events.append)
             daemon = Daemon(
-                Interfering(state, self, Behind.DATABASE),  # type: ignore[arg-type]
+                Interfering(state, self, Behind.DATABASE),
                 [wiring],
                 QUICK,
                 Crc64Nvme(),
@@ -243,7 +247,7 @@ class Runs:
         world = self.world
         source: Any = Interfering(world.src, self, Behind.NETWORK)
         if disk is not None:
-            return Wiring(world.flow, source, Interfering(disk, self, Behind.NOTHING))  # type: ignore[arg-type]
+            return Wiring(world.flow, source, Interfering(disk, self, Behind.NOTHING))
         target: Any = Interfering(world.dst, self, Behind.NETWORK)
         return Wiring(world.flow, source, target, target)
 

@@ -89,7 +89,8 @@ class OnServer:
         """Ask over a connection of root's."""
         with self._db.cursor() as cursor:
             cursor.execute(statement)
-            return cursor.fetchall()
+            found: Sequence[Sequence[Any]] = cursor.fetchall()
+            return found
 
     def lose(self) -> None:
         """Begin with another schema."""

@@ -18,7 +18,7 @@ from s3flow.state.store import SqlState
 from s3flow.stores.memory import MemoryStore
 from tests.torture.model.reference import Model, Row, Terms
 from tests.torture.model.states import Backup, Kept
-from tests.unit.lab import FLOW, PARTS
+from tests.unit.lab import FLOW
 
 KEYS = [b"a", b"b", b"bb", b"c/d"]
 SIZES = [0, 10, 11, 2500]
@@ -62,7 +62,9 @@ class World:
         self.holds = OwnHolds()
         self.state: SqlState | None = None
         self.backup: Backup = None
-        self.orphans = False  # the state was lost, or is an older one: uploads may be left that it knew
+        self.orphans = (
+            False  # the state was lost, or is an older one: uploads may be left that it knew
+        )
         self._written = 0
         self.configure(Terms())
 
