@@ -136,11 +136,27 @@ def test_scan_records_and_transfers_nothing(stage: Stage) -> None:
     assert program.flow()["objects"]["verified"] == 1
 
 
+RATES = dict.fromkeys(("rate_bytes_per_s", "rate_objects_per_s", "eta_seconds"))  # they pass
+
+
 def test_status_before_the_first_run_is_all_zero(stage: Stage) -> None:
     program = stage.program({})
     assert set(program.flow()["objects"].values()) == {0}
     program.run("status")
     assert not (program.folder / "state.db").exists()
+
+
+def test_status_tells_programs_what_the_state_knows(stage: Stage) -> None:
+    stage.put("a")
+    stage.put("b.tmp")
+    program = stage.program({"exclude": ["*.tmp"]}, {"name": "disk", "target": "nas:"})
+    program.run("sync")
+    printed = json.loads(program.run("status", "--json").out)["flows"]
+    read = program.status()  # as other tests read it: in this process
+    assert len(printed) == len(read) == 2
+    for flow in printed:
+        assert {**flow, **RATES} == {**read[flow["name"]], **RATES}
+        assert flow["objects"]["listed"] == 2
 
 
 def test_a_terminal_gets_a_display_that_goes_on_until_interrupted(stage: Stage) -> None:
