@@ -118,6 +118,30 @@ def missing_if_match_delete() -> None:
 
 
 @bug
+def swallowed_cancellation() -> None:
+    """Take the failure that a cancellation meets for the whole story, as the library's groups do."""
+    import asyncio
+    from collections.abc import Awaitable
+
+    from s3flow import lanes
+    from s3flow.engine import daemon  # noqa: F401  with it come all who import it
+
+    kept = lanes.together
+
+    async def deaf(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> None:
+        try:
+            async with lanes.Group() as group:
+                await work(group)
+        except BaseExceptionGroup as failed:
+            raise lanes._cause(failed) from None
+
+    importers = [vars(sys.modules[name]) for name in list(sys.modules) if name.startswith("s3flow")]
+    for names in importers:
+        if names.get("together") is kept:
+            names["together"] = deaf
+
+
+@bug
 def leaked_memory() -> None:
     """Keep something of each transfer for ever."""
     from s3flow.events import TransferEnded
