@@ -196,7 +196,9 @@ class Torment:
                 running.stop()
         ended = running.wait(None)
         trace = place.read_bytes() if place.exists() else b""
-        if ended.code not in (0, 75 if death.stop else 0, -signal.SIGKILL):
+        # Asked to stop before it can hear of it, it dies of that.
+        asked = (75, -signal.SIGTERM) if death.stop else ()
+        if ended.code not in (0, -signal.SIGKILL, *asked):
             raise Broken(f"a life ended with {ended.code}: {ended.out[-2000:]} {ended.err[-3000:]}")
         dead = world.crew or ended.code == -signal.SIGKILL
         return trace, KILLED in trace and dead
