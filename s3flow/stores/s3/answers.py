@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import unescape
+from urllib.parse import unquote_to_bytes
 
 from s3flow.errors import BadAnswer, SourceChanged
 from s3flow.model import Span
@@ -12,6 +13,7 @@ from s3flow.stores.s3.headers import unquote_etag
 from s3flow.wire import Response
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_KEY = re.compile(rb"<Key>([^<]+)</Key>")
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 # What XML 1.0 cannot hold, raw or as a reference: S3 writes it into answers all the same (B-18).
 _UNREADABLE = re.compile(
@@ -65,9 +67,30 @@ def check_opened(
     return total
 
 
-def upload_id_of(body: bytes, where: str) -> str:
+def upload_id_of(body: bytes, key: bytes, where: str) -> str:
     """Find the id in an answer to CreateMultipartUpload, even if it is no XML (B-18)."""
     match = _UPLOAD_ID.search(body)
     if match is None:
         raise BadAnswer(f"CreateMultipartUpload {where}: the answer has no UploadId")
+    named = _KEY.search(body)
+    if named is not None:
+        check_answered(
+            key, unescape(named[1].decode(errors="replace")), "CreateMultipartUpload", where
+        )
     return unescape(match[1].decode().strip())
+
+
+def check_answered(asked: bytes, named: str, operation: str, where: str) -> None:
+    """Refuse an answer that names another than was *asked* for.
+
+    It was on its way to somebody else, or for an earlier request: proxies that lose count do that, and
+    an upload would be noted by the id of another, or believed to have its parts. An answer that names
+    nothing, or what XML cannot hold, may be right.
+    """
+    text = asked.decode(errors="replace")
+    if not named or not text.isprintable() or named.strip() == text.strip():
+        return
+    if unquote_to_bytes(named.replace("+", " ")) != asked and unquote_to_bytes(named) != asked:
+        raise BadAnswer(
+            f"{operation} {where}: the answer is about {named!r}, which was not asked for"
+        )

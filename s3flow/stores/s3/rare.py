@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from s3flow import errors
 from s3flow.model import Bucket, Part, RestoreAnswer, Sealed, Stored, Upload
-from s3flow.stores.s3.answers import readable
+from s3flow.stores.s3.answers import check_answered, readable
 from s3flow.stores.s3.headers import encryption_of, full_checksums, unquote_etag
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.settings import S3Settings
@@ -96,6 +96,7 @@ class Rare:
             query = canonical_query([("part-number-marker", str(marker)), ("uploadId", upload_id)])
             call = Call("ListParts", "GET", bucket, key, query, {})
             answer = await self._ask(call, "ListParts")
+            check_answered(upload_id.encode(), answer.text("UploadId"), *self._named(call))
             parts += [_part(each) for each in answer.each("Part")]
             if not answer.flag("IsTruncated"):
                 return sorted(parts)
@@ -125,6 +126,10 @@ class Rare:
         if b"<Error" in body:  # under a 200 (B-11)
             raise self._rest.error(bucket, self._rest.describe(call, response, body))
         answer = parse_document(body, "CompleteMultipartUpload")
+        try:
+            check_answered(key, answer.text("Key"), *self._named(call))
+        except errors.BadAnswer as error:
+            raise errors.ConnectionLost(f"the answer was lost: {error}") from error
         etag = unquote_etag(answer.text("ETag"))
         if not etag:
             raise errors.ServerError(
@@ -171,6 +176,7 @@ class Rare:
             query = f"encoding-type=url&{markers}prefix={quote_value(prefix)}{tail}&uploads="
             call = Call("ListMultipartUploads", "GET", bucket, None, query, {})
             answer = await self._ask(call, "ListMultipartUploads")
+            check_answered(prefix, answer.text("Prefix"), *self._named(call))
             uploads += [_upload(each, answer) for each in answer.each("Upload")]
             if not answer.flag("IsTruncated"):
                 return sorted(uploads)
@@ -179,6 +185,9 @@ class Rare:
                 where = self._rest.where(bucket, prefix)
                 raise errors.BadAnswer(f"ListMultipartUploads {where} goes in circles")
             key_marker, id_marker = reached
+
+    def _named(self, call: Call) -> tuple[str, str]:
+        return call.operation, self._rest.where(call.bucket, call.key)
 
     async def _ask(self, call: Call, name: str) -> Document:
         response = await self._rest.send(call)

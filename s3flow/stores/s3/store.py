@@ -283,7 +283,7 @@ class S3Store:
             response = await self._acls.send(bucket, headers, lambda: self._rest.send(call))
         body = await response.read_all(ERROR_LIMIT)
         self._check_success(call, response, body)
-        return upload_id_of(body, self._rest.where(bucket, key))
+        return upload_id_of(body, key, self._rest.where(bucket, key))
 
     async def upload_part(
         self,
