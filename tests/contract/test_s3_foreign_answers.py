@@ -6,21 +6,29 @@ import pytest
 
 from s3flow import errors
 from s3flow.model import Attributes, Part
-from tests.contract.s3_scripted import BUCKET, Answer, scripted
+from tests.contract.s3_scripted import BUCKET, Answer, Request, Script, scripted
 
 PLAIN = Attributes({}, {}, "STANDARD", 0, "our-token")
 KEYS = [b"a key", b"a+b", b"100%25", "caf\u00e9/\U0001f600".encode(), b"<&>"]
-SAID = "<R><Key>{}</Key><Prefix>{}</Prefix><UploadId>{}</UploadId><ETag>e</ETag></R>"
+SAID = "<{0}><Key>{1}</Key><Prefix>{2}</Prefix><UploadId>{3}</UploadId><ETag>e</ETag></{0}>"
 
 
-def said(key: str, upload: str = "ours", prefix: str | None = None) -> Answer:
-    key, prefix = (text.replace("&", "&amp;").replace("<", "&lt;") for text in (key, prefix or key))
-    return Answer(body=SAID.format(key, prefix, upload).encode())
+def root(request: Request) -> str:
+    """Give the name that an answer to *request* has."""
+    if "uploads" in request.query:
+        return "InitiateMultipart" if request.method == "POST" else "ListMultipartUploadsResult"
+    return "CompleteMultipartUploadResult" if request.method == "POST" else "ListPartsResult"
+
+
+def about(key: str, upload: str = "ours") -> Script:
+    """Give answers that say what they are about."""
+    text = key.replace("&", "&amp;").replace("<", "&lt;")
+    return lambda request: Answer(body=SAID.format(root(request), text, text, upload).encode())
 
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_what_names_the_request_is_believed(key: bytes) -> None:
-    async with scripted(lambda request: said(key.decode())) as server:
+    async with scripted(about(key.decode())) as server:
         store = server.store()
         assert await store.create_multipart_upload(BUCKET, key, PLAIN, 1) == "ours"
         assert await store.list_parts(BUCKET, key, "ours") == []
@@ -30,7 +38,7 @@ async def test_what_names_the_request_is_believed(key: bytes) -> None:
 
 
 async def test_what_names_another_is_not() -> None:
-    async with scripted(lambda request: said("another key", "theirs")) as server:
+    async with scripted(about("another key", "theirs")) as server:
         store = server.store()
         with pytest.raises(errors.BadAnswer, match="another key"):
             await store.create_multipart_upload(BUCKET, b"a key", PLAIN, 1)
@@ -44,7 +52,7 @@ async def test_what_names_another_is_not() -> None:
 
 
 async def test_a_store_that_encodes_what_it_repeats_is_believed() -> None:
-    async with scripted(lambda request: said("a%2Bb+c%20d")) as server:
+    async with scripted(about("a%2Bb+c%20d")) as server:
         store = server.store()
         assert await store.create_multipart_upload(BUCKET, b"a+b c d", PLAIN, 1) == "ours"
         assert await store.list_multipart_uploads(BUCKET, b"a+b c d") == []
