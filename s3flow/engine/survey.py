@@ -77,12 +77,10 @@ def merge(
             continue
         row = rows[position]
         position += 1
-        if (
-            row.etag != entry.etag
-            or row.size != entry.size
-            or (overwrite is Overwrite.ALWAYS and row.state is State.VERIFIED)
-        ):
+        if row.etag != entry.etag or row.size != entry.size:
             changes.changed.append((row.id, decide(entry)))
+        elif overwrite is Overwrite.ALWAYS and row.state is State.VERIFIED:
+            changes.changed.append((row.id, _again(decide(entry))))
         elif row.state is State.SKIPPED or row.state is State.DISCOVERED:
             _decide_again(row, entry, decide, changes, overwrite)
         elif row.state is State.DELETED:
@@ -91,6 +89,11 @@ def merge(
         _vanish(row, changes)
     changes.classes = by_class(entries, changes.listed_bytes)
     return changes
+
+
+def _again(found: Discovered) -> Discovered:
+    found.again = True
+    return found
 
 
 def by_class(entries: Sequence[Listed], size: int) -> dict[str, tuple[int, int]]:
@@ -277,7 +280,7 @@ class Survey:
             info = await self._retried(partial(source.head_object, bucket, entry.key))
             if info is not None:
                 now = Listed(entry.key, info.size, info.etag, info.modified, info.storage_class)
-                changes.changed.append((row_id, decide(now)))
+                changes.changed.append((row_id, _again(decide(now))))
 
         await in_lanes(back, look, LOOKS)
 

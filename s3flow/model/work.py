@@ -122,7 +122,10 @@ class Change:
 
 @dataclass(slots=True)
 class Discovered:
-    """A listed object that is new to the state, or changed, and what becomes of it."""
+    """A listed object that is new to the state, or changed, and what becomes of it.
+
+    *again*: it goes once more although the state is done with this very version.
+    """
 
     entry: Listed
     state: State = State.DISCOVERED
@@ -131,6 +134,7 @@ class Discovered:
     method: str = ""
     proof: str = ""
     target_etag: str = ""
+    again: bool = False
 
 
 @dataclass(slots=True)

@@ -21,14 +21,17 @@ class Taken(NamedTuple):
 
 
 class Claims:
-    """The ids that workers of this daemon hold, and how far fresh rows were handed out.
+    """What workers of this daemon hold, by id with its generation, and how far fresh rows were handed out.
+
+    The deleter records changes as well, of rows that it does not hold. One that a newer version has
+    overtaken says nothing of the claim of that version: its row would be handed out a second time.
 
     Changed only between the reads and transactions of the database, never during one: a transaction
     may be repeated.
     """
 
     def __init__(self) -> None:
-        self.held: set[int] = set()
+        self.held: dict[int, int] = {}
         self._reached: dict[str, int] = {}  # ids up to here are final, waiting or held
         self._buckets: dict[int, str] = {}
 
@@ -61,7 +64,7 @@ class Claims:
     def hold(self, flow: str, taken: Taken) -> None:
         """Note what `find` found as handed out."""
         self._reached[flow] = taken.reached
-        self.held.update(it.id for it in taken.transfers)
+        self.held.update((it.id, it.generation) for it in taken.transfers)
 
     def _collect(
         self, rows: Sequence[Sequence[Any]], flow: str, limit: int, taken: dict[int, Transfer]
@@ -81,15 +84,18 @@ class Claims:
             if len(taken) == limit:
                 break
 
-    def end(self, ids: Iterable[int], pending: Iterable[Transfer]) -> None:
-        """Give up *ids*; *pending* are those of them that can be claimed again."""
-        self.held.difference_update(ids)
+    def end(self, ended: Iterable[Transfer], pending: Iterable[Transfer]) -> None:
+        """Give up the claims of *ended*; *pending* are those of them that can be claimed again."""
+        held = self.held
+        for transfer in ended:
+            if held.get(transfer.id) == transfer.generation:
+                del held[transfer.id]
         for transfer in pending:
             self.look_again(transfer.flow, transfer.id)
 
     def give_back(self, transfers: Sequence[Transfer]) -> None:
         """Give transfers up as they were."""
-        self.end((transfer.id for transfer in transfers), transfers)
+        self.end(transfers, transfers)
 
     def free(self, waiting: Iterable[tuple[int, int]]) -> Iterator[int]:
         """Give the times of those (id, time) that nobody holds."""

@@ -5,7 +5,7 @@ All are steps of the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from s3flow.errors import SourceGone, StateError
 from s3flow.model import Discovered, PageChanges, Scan, State
@@ -19,6 +19,7 @@ from s3flow.state.trail import Trail, fact_of
 
 CLASS_LIMIT = 100  # characters; the longest of S3 has 19
 _TRANSFERRING = sql.CODES[State.TRANSFERRING]
+_SKIPPED = sql.CODES[State.SKIPPED]
 
 
 def apply_page(scan: Scan, page: PageChanges, merge: PageMerge) -> Steps[list[int]]:
@@ -95,7 +96,7 @@ class PageMerge:
         *,
         first_id: int,
         now: int,
-        held: set[int],
+        held: Container[int],
     ) -> None:
         self._flow, self._flow_id = flow
         self._name, self.bucket_id = bucket
@@ -175,7 +176,8 @@ class PageMerge:
         """Put new versions into their rows: a higher generation, and nothing of the old work left.
 
         Where the old version had begun an upload, the row says `TRANSFERRING` without an upload id:
-        its next worker aborts what it finds at the key.
+        its next worker aborts what it finds at the key. A row that came to the listed version by
+        itself since the page was compared stays as it is.
         """
         rows = yield from current(row_id for row_id, _ in changed)
         etag_of = yield from etags(list(rows))
@@ -183,6 +185,8 @@ class PageMerge:
         for row_id, item in changed:
             row = rows.get(row_id)
             if row is None or row.flow_id != self._flow_id:
+                continue
+            if not item.again and _is_at(row, etag_of[row.id], item):
                 continue
             self._take_out(row)
             entry, state = item.entry, sql.CODES[item.state]
@@ -221,6 +225,8 @@ class PageMerge:
         rows = yield from current(it for it in ids if it not in self._held)
         etag_of = yield from etags(list(rows))
         for row in rows.values():
+            if row.state == _TRANSFERRING and not row.upload_id:
+                continue  # it may have an upload that nobody knows: its worker looks for that
             if row.state < sql.FIRST_FINAL or row.state == sql.FAILED:
                 self._take_out(row)
                 yield from abandon(row)
@@ -271,6 +277,13 @@ class PageMerge:
     def _take_out(self, row: Current) -> None:
         self.deltas.count(row.line, -1, -row.size)
         self.deltas.dropped(row.flow_id, row.dropped, "")
+
+
+def _is_at(row: Current, etag: str, item: Discovered) -> bool:
+    """Say whether a version that is to be moved is the one that its row is at work on, or done with."""
+    if item.state is not State.DISCOVERED or row.state in (_SKIPPED, sql.FAILED):
+        return False
+    return (row.size, etag) == (item.entry.size, item.entry.etag)
 
 
 def bucket_id(name: str) -> Steps[int]:

@@ -174,7 +174,7 @@ class SqlState(Queries):
         now = self._now()
         await self._database.write(
             lambda: outcomes.save(changes, Trail(self._process), now),
-            lambda pending: self._claims.end([it.transfer.id for it in changes], pending),
+            lambda pending: self._claims.end([it.transfer for it in changes], pending),
         )
 
     async def refute(self, changes: Sequence[Change]) -> list[Change]:

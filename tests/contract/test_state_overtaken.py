@@ -1,0 +1,70 @@
+"""What is late: changes and pages that a newer version has overtaken. The simulation found each of these."""
+
+from __future__ import annotations
+
+from s3flow.model import Change, Discovered, Proof, State
+from s3flow.ports import StateStore
+from tests.contract.test_state import FLOW, claim_keys, counts, found, home, listed, merge, state
+
+__all__ = ["home", "state"]
+NAME = FLOW.name
+
+
+async def verified(state: StateStore) -> int:
+    """Have an object verified that is due to be deleted; gives its row."""
+    await merge(state, found(b"a"))
+    (first,) = await state.claim(NAME, 9)
+    done = Change(first, State.VERIFIED, method="put", proof=Proof.ETAG, due_at=1)
+    await state.save([done])
+    return first.id
+
+
+async def test_a_delete_that_is_overtaken_does_not_end_the_claim_of_the_new_version(
+    state: StateStore,
+) -> None:
+    row = await verified(state)
+    (due,) = await state.due(NAME, State.VERIFIED, 10, 10)
+    await merge(state, changed=[(row, Discovered(listed(b"a", 5, "e2")))])
+    (at_work,) = await state.claim(NAME, 9)
+    late = Change(due.transfer, State.DISCOVERED, version=listed(b"a", 5, "e2"))
+    await state.save([late])
+    assert await claim_keys(state) == []
+    await state.save([Change(at_work, State.VERIFIED)])
+    assert await claim_keys(state) == []
+    assert await counts(state) == {(State.VERIFIED, ""): 1}
+
+
+async def test_a_page_that_lists_what_was_moved_meanwhile_does_not_send_it_again(
+    state: StateStore,
+) -> None:
+    row = await verified(state)
+    page = [(row, Discovered(listed(b"a", 5, "e2")))]  # compared with the row as it is now
+    (due,) = await state.due(NAME, State.VERIFIED, 10, 10)
+    found_so = Change(due.transfer, State.DISCOVERED, version=listed(b"a", 5, "e2"))
+    await state.save([found_so])
+    (again,) = await state.claim(NAME, 9)
+    await merge(state, changed=page)
+    await state.save([Change(again, State.VERIFIED)])
+    assert await counts(state) == {(State.VERIFIED, ""): 1}
+    await merge(state, changed=page)
+    assert await claim_keys(state) == []
+    assert await counts(state) == {(State.VERIFIED, ""): 1}
+
+
+async def test_what_is_to_go_again_goes_again(state: StateStore) -> None:
+    row = await verified(state)
+    await merge(state, changed=[(row, Discovered(listed(b"a"), again=True))])
+    assert await claim_keys(state) == [b"a"]
+
+
+async def test_what_vanished_and_may_have_an_upload_that_nobody_knows_is_left_to_a_worker(
+    state: StateStore,
+) -> None:
+    await merge(state, found(b"a"))
+    (first,) = await state.claim(NAME, 9)
+    await state.remember_upload(first, "", 1000)
+    await state.save([Change(first, State.TRANSFERRING)])
+    await merge(state, vanished=[first.id])
+    (left,) = await state.claim(NAME, 9)
+    assert left.state is State.TRANSFERRING
+    assert left.upload_id is None
