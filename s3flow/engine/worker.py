@@ -123,19 +123,28 @@ class Worker:
         if self.route.flow.overwrite is Overwrite.NEVER and not transfer.upload_id:
             there = await self.route.target.head_object(bucket, key)
             if there is not None:
-                return Entry(Change(transfer, State.SKIPPED, reason=TargetExists.reason))
+                return await self._set_aside(
+                    Change(transfer, State.SKIPPED, reason=TargetExists.reason)
+                )
         if transfer.storage_class in ARCHIVES and self._thaws():
             frozen = await thawing.look(self.route, transfer)
             if frozen is not None:
-                return Entry(frozen)
+                return await self._set_aside(frozen)
         try:
             copied = await transfer_object(self.route, transfer)
         except Archived as error:
             if not self._thaws():
                 raise
-            return Entry(await thawing.refused(self.route, transfer, error))
+            return await self._set_aside(await thawing.refused(self.route, transfer, error))
         self.route.gate.succeeded()
         return self._verified(transfer, copied)
+
+    async def _set_aside(self, change: Change) -> Entry:
+        """Record that nothing is sent now; first remove an upload that only the row's state tells of."""
+        transfer = self.route.begun.get(change.transfer.id, change.transfer)
+        if transfer.state is State.TRANSFERRING and not transfer.upload_id:
+            await abort(self.route, transfer)
+        return Entry(change)
 
     def _thaws(self) -> bool:
         return self.route.flow.restore is RestorePolicy.AUTO

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from s3flow.errors import ConnectionLost, Corrupted
-from s3flow.events import Retried
+from s3flow.events import Recorded, Retried
 from s3flow.model import Outcome
-from tests.faults import Call, Faulty, Raising, Recording
+from tests.faults import Call, Faulty, LostAnswer, Raising, Recording
 from tests.unit.lab import PARTS, Lab
 
 
@@ -80,4 +80,24 @@ async def test_parts_that_are_sent_again_and_again_for_nothing_come_to_an_end(la
     )
     assert await lab.sync() == {Outcome.FAILED: 1}
     assert len(target.of("upload_part")) == 12
+    assert lab.uploads() == []
+
+
+async def test_an_upload_that_nobody_knows_is_removed_before_its_object_waits_to_thaw(
+    lab: Lab,
+) -> None:
+    lab.change(**PARTS)
+    lab.put(b"1", 3000, storage_class="GLACIER")
+    lab.src.restore("from", b"1")
+    lab.target = LostAnswer(lab.dst, "create_multipart_upload")
+    lab.stop_at(Retried)
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    assert len(lab.uploads()) == 1
+    lab.subscribers.clear()
+    lab.target = lab.dst
+    lab.src.put("from", b"1", lab.src.peek("from", b"1").data, storage_class="GLACIER")
+    lab.src.restore_seconds = 3600
+    lab.stop_at(Recorded)
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    assert lab.query("SELECT state FROM objects") != [(3,)]  # it waits to thaw
     assert lab.uploads() == []
