@@ -11,7 +11,7 @@ from s3flow.engine.daemon import Daemon
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.wiring import Pace, Wiring
 from s3flow.errors import ConnectionLost, CredentialsMissing, Truncated
-from s3flow.events import Event, Retried
+from s3flow.events import Event, PageMerged, Recorded, Retried
 from s3flow.model import Doomed
 from s3flow.ports import Body
 from s3flow.records import Hold
@@ -35,6 +35,9 @@ SENT_AT_ONCE = {
     "restore_object",
     "upload_part_copy",
 }
+
+
+_TOLD = (bytes, str, int, tuple, list)  # arguments that are the same in each run
 
 
 class Died(BaseException):
@@ -106,6 +109,11 @@ class Life:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Retried) and event.reason == "unexpected":
             self.world.wrong.append(f"an unexpected error: {event.message}")
+        if isinstance(event, Recorded):
+            told = [(it.transfer.key, it.transfer.etag, it.state.value) for it in event.changes]
+            self.world.mark("recorded", told)
+        elif isinstance(event, PageMerged):
+            self.world.mark("merged", (event.new, event.changed))
 
     # --- what comes to an end ----------------------------------------------------------------------
 
@@ -168,7 +176,7 @@ class Life:
         """Do one call of a store, as far as it goes."""
         await self._last()
         world, chances = self.world, self.chances
-        world.mark(call.method, call.args[1] if len(call.args) > 1 else b"")
+        world.mark(call.method, [each for each in call.args if isinstance(each, _TOLD)])
         self._counted()
         await self._last()
         store.watch(call)

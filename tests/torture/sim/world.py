@@ -41,6 +41,7 @@ class World:
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
         self.crc = 0
+        self.forgotten: set[str] = set()  # uploads that nobody can know of any more
         self.trace: list[str] | None = [] if trace else None
         self._number = 0
         self._backup: bytes | None = None
@@ -198,11 +199,13 @@ class World:
         fortune = draw.random()
         if fortune < 0.05:
             self.note("state lost")
+            self.forgotten.update(self.target._uploads)
             self.disk.restore()
         elif fortune < 0.15:
             self._backup = self.disk.copy()
         elif fortune < 0.2 and self._backup is not None:
             self.note("state restored")
+            self.forgotten.update(self.target._uploads)
             self.disk.restore(self._backup)
         elif fortune < 0.25 and self.target._uploads:
             self.note("upload removed by others")
@@ -323,6 +326,7 @@ class World:
         for truth, seen in zip(self.truths, before, strict=True):
             left = {claim.key for claim in seen.claims if "size" in claim.reason.split()}
             moved = truth.flow.mode is Mode.MOVE and not left
+            seen.uploads = set(seen.uploads) - self.forgotten
             self.wrong += promises.kept_at_rest(seen, moved=moved)
         self._check()
 
