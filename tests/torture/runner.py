@@ -225,10 +225,16 @@ def hunt(bug: str, seed: int, state: str, account: Account) -> Catch:
             what = Round(name, allowed, seed + number, seconds / len(names), bug=bug)
             told = running.do(what)
             spent += told.seconds
+            if _is_a_catch(told) and running.do(what._replace(bug="")).finding:
+                told.finding = f"{BROKE_DOWN}: without the bug it says so, too: {told.finding}"
             account.take(told, what)
-            if told.finding and not told.finding.startswith(BROKE_DOWN):
+            if _is_a_catch(told):
                 return Catch(bug, name, spent, what.seed)
     return Catch(bug, "", spent)
+
+
+def _is_a_catch(told: Told) -> bool:
+    return bool(told.finding) and not told.finding.startswith(BROKE_DOWN)
 
 
 def totals(told: Sequence[Told]) -> dict[tuple[str, str], Counter[str]]:
