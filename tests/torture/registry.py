@@ -18,6 +18,7 @@ class Entry(NamedTuple):
     share: float  # of a turn's time, beside the others' shares
     states: tuple[str, ...] = STATES  # it has nothing more to find with the others
     once: bool = False  # it needs all its time in one piece
+    least: float = 20.0  # seconds; with less it is all preparation
 
     def load(self) -> Programme:
         """Import the programme: some need servers and libraries that others do not."""
@@ -28,16 +29,16 @@ class Entry(NamedTuple):
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("nth", "each call of each port fails in turn", 1),
+        Entry("nth", "each call of each port fails in turn", 1.5, least=60),
         Entry("sim", "lifetimes in one simulated machine", 2, ("sqlite",)),
         Entry("model", "what people do, beside a model of it", 2),
-        Entry("storm", "a proxy that spoils what passes", 3),
-        Entry("kill", "kill -9 at named and random moments", 3),
+        Entry("storm", "a proxy that spoils what passes", 3, least=60),
+        Entry("kill", "kill -9 at named and random moments", 3, least=60),
         Entry("power", "what was not fsynced is gone", 0.7, ("sqlite",)),
         Entry("names", "adversarial names and metadata", 0.7),
         Entry("hostile", "servers and clients that mean harm", 0.7, ("sqlite",)),
         Entry("secrets", "canaries, and failures to make them sing", 0.7),
-        Entry("soak", "hours of changes, faults and restarts", 1.5, once=True),
+        Entry("soak", "hours of changes, faults and restarts", 1.5, once=True, least=60),
     )
 }
 
@@ -47,7 +48,7 @@ CATCHES: dict[str, tuple[str, ...]] = {
     "missing-if-match-read": ("sim", "model", "storm"),
     "missing-if-match-delete": ("sim", "model"),
     "missing-fsync": ("power",),
-    "swallowed-cancellation": ("nth", "sim"),
+    "swallowed-cancellation": ("sim", "nth"),
     "reused-dirty-connection": ("hostile", "storm"),
     "leaked-secret": ("secrets",),
     "leaked-memory": ("soak",),

@@ -24,8 +24,7 @@ from tests.torture.single import TOLD, UNHURRIED
 ROOT = Path(__file__).parents[2]
 LEDGER = Path("build/torture.jsonl")
 TURN = 1200.0  # seconds in which each programme has its share; a new turn has new seeds
-SHORTEST = 15.0  # seconds; less is all preparation
-SLICES = (
+SLICES = (20.0, 60.0, 120.0)  # seconds of each programme's tries to catch a bug, one after another
     25.0,
     50.0,
     100.0,
@@ -74,7 +73,7 @@ def plan(
             if turn and entry.once:
                 continue
             pieces = 1 if entry.once else turns
-            share = max(SHORTEST, seconds / pieces * entry.share / weight)
+            share = max(entry.least, seconds / pieces * entry.share / weight)
             yield Round(entry.name, state, own if turn else seed, share, bug=bug)
 
 
@@ -184,7 +183,7 @@ def torture(rounds: Iterator[Round], account: Account, *, jobs: int, deadline: f
             with lock:
                 what = next(rounds, None)
             left = deadline - time.monotonic()
-            if what is None or left < min(SHORTEST, what.seconds) / 2:
+            if what is None or left < min(ENTRIES[what.name].least, what.seconds) / 2:
                 return
             if account.findings(what.name, what.state):
                 continue
@@ -222,7 +221,8 @@ def hunt(bug: str, seed: int, state: str, account: Account) -> Catch:
     for number, seconds in enumerate(SLICES):
         for name in names:
             allowed = state if state in ENTRIES[name].states else ENTRIES[name].states[0]
-            what = Round(name, allowed, seed + number, seconds / len(names), bug=bug)
+            enough = max(seconds, ENTRIES[name].least)
+            what = Round(name, allowed, seed + number, enough, bug=bug)
             told = running.do(what)
             spent += told.seconds
             if _is_a_catch(told) and running.do(what._replace(bug="")).finding:
