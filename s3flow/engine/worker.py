@@ -28,6 +28,7 @@ from s3flow.errors import (
     StateLost,
     TargetExists,
     Throttled,
+    Transient,
 )
 from s3flow.events import Retried, TransferEnded, TransferStarted
 from s3flow.model import ARCHIVES, Change, Listed, Proof, State, Transfer
@@ -209,7 +210,14 @@ class Worker:
             change.message = str(error)
             return change
         current = self.route.begun.get(transfer.id, transfer)
-        aborted = await self._abort(current)
+        left = await self._abort(current)
+        if not current.upload_id and isinstance(left, Transient | Throttled | Blocked):
+            # Nothing but this state tells of the upload: once more, until it could be looked for.
+            change = self._pending(transfer)
+            change.attempts, change.message = attempts, str(error)
+            delay = self.backoff.delay(verdict.attempts)
+            change.retry_at = int((time.time() + delay) * 1000)
+            return change
         return Change(
             transfer,
             # Nothing is lost with an object that its owner deleted.
@@ -217,13 +225,13 @@ class Worker:
             reason=verdict.reason,
             message=str(error) or type(error).__name__,
             attempts=verdict.attempts,
-            upload_id=None if aborted else current.upload_id,
+            upload_id=None if left is None else current.upload_id,
         )
 
     async def _planned_again(self, transfer: Transfer) -> Change:
         """Go on with the version that is at the source now; nothing of the old one is kept."""
-        aborted = await self._abort(self.route.begun.get(transfer.id, transfer))
-        change = Change(transfer, State.DISCOVERED if aborted else State.TRANSFERRING)
+        left = await self._abort(self.route.begun.get(transfer.id, transfer))
+        change = Change(transfer, State.DISCOVERED if left is None else State.TRANSFERRING)
         try:
             info = await self.route.source.head_object(transfer.bucket, transfer.key)
         except Exception as error:  # noqa: BLE001  the next try finds out by itself
@@ -235,11 +243,11 @@ class Worker:
             )
         return change
 
-    async def _abort(self, transfer: Transfer) -> bool:
-        """Abort the upload of a failed transfer; False when that failed as well."""
+    async def _abort(self, transfer: Transfer) -> Exception | None:
+        """Abort the upload of a failed transfer; gives what went wrong with that as well."""
         try:
             await abort(self.route, transfer)
         except Exception as error:  # noqa: BLE001  the failure being handled is the one to report
             self._tell_retry(transfer, error, 0.0)
-            return False
-        return True
+            return error
+        return None

@@ -51,6 +51,19 @@ async def test_an_upload_that_began_is_continued_though_it_would_go_in_one_piece
     assert lab.uploads() == []
 
 
+class Down(Faulty):
+    """Uploads cannot be listed the first time."""
+
+    asked = 0
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "list_multipart_uploads":
+            self.asked += 1
+            if self.asked == 1:
+                raise ConnectionLost("down")
+        return await go()
+
+
 class EveryOther(Faulty):
     """Every other part is lost on its way."""
 
@@ -100,4 +113,14 @@ async def test_an_upload_that_nobody_knows_is_removed_before_its_object_waits_to
     lab.stop_at(Recorded)
     assert await lab.sync() == {Outcome.PENDING: 1}
     assert lab.query("SELECT state FROM objects") != [(3,)]  # it waits to thaw
+    assert lab.uploads() == []
+
+
+async def test_an_object_fails_only_once_an_upload_that_nobody_knows_was_looked_for(
+    lab: Lab,
+) -> None:
+    lab.change(**PARTS, max_attempts=1)
+    lab.put(b"1", 3000)
+    lab.target = Down(LostAnswer(lab.dst, "create_multipart_upload", times=9))
+    assert await lab.sync() == {Outcome.FAILED: 1}
     assert lab.uploads() == []
