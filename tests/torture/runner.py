@@ -25,11 +25,6 @@ ROOT = Path(__file__).parents[2]
 LEDGER = Path("build/torture.jsonl")
 TURN = 1200.0  # seconds in which each programme has its share; a new turn has new seeds
 SLICES = (20.0, 60.0, 120.0)  # seconds of each programme's tries to catch a bug, one after another
-    25.0,
-    50.0,
-    100.0,
-    125.0,
-)  # seconds for each try to catch a bug, of all programmes together
 BROKE_DOWN = "the programme itself broke down"
 MANY = 6  # counts whose names begin with one word, which are too many for a line
 PASSED_ON = ("S3FLOW_TEST_", "S3FLOW_GOBIN")  # what tells of servers for tests
