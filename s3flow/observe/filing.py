@@ -53,7 +53,8 @@ def _write_pair(folder: Path, stem: str, report: Account) -> bool:
     except FileExistsError:
         return False
     try:
-        _fill(descriptor, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        # ASCII alone: of the others some act on the terminal of who looks at the file.
+        _fill(descriptor, json.dumps(report, indent=1) + "\n")
         if data.exists() or text.exists():
             return False
         descriptor = os.open(other, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
