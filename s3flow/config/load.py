@@ -22,6 +22,7 @@ from s3flow.errors import ConfigError
 PREFIX = "S3FLOW__"
 _SECRETS = {"secret_access_key", "session_token", "customer_key", "listen_password"}
 _VARIABLE = re.compile(r"\$?\$\{([^}]*)\}")
+_QUOTED = re.compile(r"'[^']{4,}'|\"[^\"]{4,}\"")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Tree = dict[str, Any]  # what TOML is: the library's own type
@@ -77,8 +78,9 @@ def _read(path: Path) -> Tree:
     try:
         data: Tree = TomlConfigSettingsSource(Settings, toml_file=path).toml_data
     except tomllib.TOMLDecodeError as error:
-        # The parser's message gives line and column, and at most one character of the file.
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        # The parser's message gives line and column; what it quotes may be a secret in a wrong place.
+        said = _QUOTED.sub("…", str(error))
+        raise ConfigError(f"{path}: not valid TOML: {said}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
     except OSError as error:

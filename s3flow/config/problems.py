@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,11 @@ _TELLING |= {"greater_than_equal", "less_than_equal", "value_error", "int_from_f
 _UNTOLD = {"access_key_id", "secret_access_key", "session_token", "external_id", "role_arn"}
 _UNTOLD |= {"customer_key", "listen_password"}
 _UNTOLD |= {"state", "queue", "url"}  # URLs with passwords in them
+_NAMELIKE = re.compile(r"[A-Za-z0-9._-]{1,63}|\[key\]")
+_SETTINGLIKE = re.compile(r"[A-Za-z_-]{1,30}")
+UNNAMED = "…"  # for what is no name: a secret in the wrong place, perhaps
 _LONGEST = 60  # characters of a value that a message repeats
+_LONGEST_KEY = 16  # of what stands where a name belongs: shorter than keys to accounts are
 _WHOLE = {
     "missing": "is missing",
     "model_type": "must be a table",
@@ -56,7 +61,8 @@ _PREDICATES = {
 def path_of(loc: Loc) -> str:
     """Write a location as the file's reader knows it: flows[0].overwrite, endpoints.src.url."""
     text = ""
-    for step in loc:
+    for each in loc:
+        step = each if isinstance(each, int) or _NAMELIKE.fullmatch(each) else UNNAMED
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text or "the file"
 
@@ -66,6 +72,8 @@ def place_of(error: ErrorDetails) -> Loc:
     loc: Loc = error["loc"]
     if error["type"] == "union_tag_invalid":
         return (*loc, "type")
+    if error["type"] == "extra_forbidden" and not _SETTINGLIKE.fullmatch(str(loc[-1])):
+        return (*loc[:-1], UNNAMED)
     if len(loc) > 2 and loc[0] == "endpoints" and loc[2] in _ENDPOINTS:
         return loc[:2] + loc[3:]
     return loc[:-1] if loc and loc[-1] == "[key]" else loc
@@ -92,7 +100,8 @@ def _shown(error: ErrorDetails) -> str:
     value = error["input"]
     secret = any(step in _UNTOLD for step in error["loc"])
     scalar = isinstance(value, str | int | float)
-    if secret or not scalar or error["type"] not in _TELLING or len(str(value)) > _LONGEST:
+    longest = _LONGEST_KEY if error["loc"][-1:] == ("[key]",) else _LONGEST
+    if secret or not scalar or error["type"] not in _TELLING or len(str(value)) > longest:
         return "the value"
     return repr(value)
 

@@ -21,7 +21,9 @@ from s3flow.observe.redact import Redactor
 from s3flow.policies import CopyBy
 
 # At DEBUG these print Authorization headers and the bodies of STS answers (botocore#2626).
-_TALKATIVE = ("aiobotocore", "aiohttp", "asyncio", "boto3", "botocore", "urllib3")
+_TALKATIVE = ("aiohttp", "asyncio", "boto3", "urllib3")
+# A refusal of theirs that cannot be read is a WARNING with all of it, keys included; we tell of it too.
+_INDISCREET = ("aiobotocore", "botocore")
 _WINDOW = 10.0  # seconds that a limit on similar entries is counted over
 
 
@@ -80,6 +82,8 @@ def configure(log_format: str, level: str, secrets: Iterable[str] = ()) -> None:
     root.setLevel(number)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.INFO))
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(max(number, logging.ERROR))
 
 
 def _takes_colours() -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from s3flow.errors import ConnectionLost, CredentialsMissing, S3flowError
 from s3flow.ports import Clock
+from s3flow.secrecy import Secrets
 from s3flow.stores.s3.settings import S3Settings
 from s3flow.wire.sigv4 import Credentials
 
@@ -46,6 +47,7 @@ class Keyring:
         self._credentials = None if settings.role_arn else self._plain
         self._fresh_until = float("inf") if self._credentials else 0.0
         self._chain: Chain | None = None
+        self._hidden: tuple[tuple[str, ...], Secrets] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -83,11 +85,18 @@ class Keyring:
         return True
 
     def redact(self, text: str) -> str:
-        """Take out of a server's words what should not be shown."""
-        for secret in self._credentials or ():
-            if len(secret) >= 8:  # shorter ones are of tests, and parts of words
-                text = text.replace(secret, "***")
-        return text
+        """Take out of a server's words what should not be shown: it may repeat what it was told."""
+        held = self._credentials or ()
+        if self._hidden is None or self._hidden[0] != held:
+            settings = self._settings
+            known = (
+                *held,
+                *(self._plain or ()),
+                settings.external_id or "",
+                settings.customer_key or "",
+            )
+            self._hidden = held, Secrets(known)
+        return self._hidden[1].without(text)
 
     async def _ask(self) -> Frozen:
         try:
@@ -160,7 +169,25 @@ class Keyring:
                 f"{where}: the service that gives credentials cannot be reached "
                 f"({type(error).__name__})"
             )
-        return CredentialsMissing(self._missing(f"{type(error).__name__}: {error}"))
+        return CredentialsMissing(self._missing(self._told(error)))
+
+    def _told(self, error: Exception) -> str:
+        """Say what botocore says, where that is not what a service answered: keys may be in there."""
+        from botocore import exceptions
+
+        name = type(error).__name__
+        if isinstance(error, exceptions.ClientError):
+            said = error.response.get("Error", {})
+            words = self.redact(f"{said.get('Code')}: {said.get('Message')}"[:500])
+            file = self._settings.web_identity_token_file
+            # An answer that was read tells that the file can be.
+            token = Path(file).read_text().strip() if file else ""
+            return f"{name}: {Secrets([token]).without(words)}"
+        own = (
+            *(exceptions.ProfileNotFound, exceptions.PartialCredentialsError),
+            *(exceptions.ConfigNotFound, exceptions.ConfigParseError, exceptions.NoRegionError),
+        )
+        return f"{name}: {error}" if isinstance(error, own) else name
 
     def _missing(self, why: str) -> str:
         settings = self._settings

@@ -12,15 +12,17 @@ from typing import NamedTuple
 from s3flow import errors
 from s3flow.model import MIB
 from s3flow.ports import Body, Clock
+from s3flow.secrecy import Secrets
 from s3flow.stores.s3.address import AddressBook, checked_region, region_of_endpoint
 from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.stores.s3.translate import EXPIRED, UNKNOWN_KEYS, Failure, translate
+from s3flow.stores.s3.translate import EXPIRED, REQUEST_ID, UNKNOWN_KEYS, Failure, translate
 from s3flow.wire import Origin, Pool, Response, Timeouts, proxy_for
 from s3flow.wire.sigv4 import Credentials, Signer, quote_key
 from s3flow.wire.xml import parse_error
 
 ERROR_LIMIT = MIB
+MESSAGE_LIMIT = 1000  # characters of a server's words that are looked at
 _MISPLACED = frozenset(
     ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect")
 )
@@ -152,21 +154,20 @@ class Rest:
             found = parse_error(body) if body else None
         except errors.BadAnswer:  # a proxy's page, for instance: the status has to do
             found = None
+        # Of either end: a copy names its source's key as well.
+        seals = [value for name, value in call.headers.items() if name.endswith("-customer-key")]
+
+        def hide(text: str) -> str:
+            text = self._keyring.redact(text[:MESSAGE_LIMIT])
+            return Secrets(seals).without(text) if seals else text
+
+        headers = response.headers
+        if REQUEST_ID in headers:
+            headers = {**headers, REQUEST_ID: hide(headers[REQUEST_ID])}
         where = self.where(call.bucket, call.key)
-        if found is None:
-            return Failure(call.operation, where, response.status, "", "", response.headers)
-        message = self._keyring.redact(found.message)
-        for name, value in call.headers.items():  # of either end: a copy names its source's as well
-            if name.endswith("-customer-key"):
-                message = message.replace(value, "***")
+        code, message, fields = found or ("", "", {})
         return Failure(
-            call.operation,
-            where,
-            response.status,
-            found.code,
-            message,
-            response.headers,
-            found.fields,
+            call.operation, where, response.status, hide(code), hide(message), headers, fields
         )
 
     async def _failure(self, call: Call, response: Response) -> Failure:

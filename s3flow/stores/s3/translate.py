@@ -22,6 +22,7 @@ _THROTTLING = frozenset(
         "BandwidthLimitExceeded",
     )
 )
+REQUEST_ID = "x-amz-request-id"
 EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"))
 _SERVER = frozenset(("InternalError", "RequestTimeout", "InternalFailure", "IncompleteBody"))
 _CORRUPTED = frozenset(
@@ -171,7 +172,7 @@ def _describe(failure: Failure) -> str:
     remedy = _remedy(failure)
     if remedy:
         text += f"; {remedy}"
-    request_id = failure.headers.get("x-amz-request-id")
+    request_id = failure.headers.get(REQUEST_ID)
     return printable(f"{text} (request {request_id})" if request_id else text)
 
 

@@ -1,0 +1,88 @@
+"""Where secrets were found to come out: mistakes in the configuration, and what services repeat."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from pathlib import Path
+
+import pytest
+
+from s3flow.config import load
+from s3flow.errors import ConfigError, CredentialsMissing, S3flowError
+from s3flow.observe import logs
+from s3flow.stores.s3 import S3Settings
+from s3flow.stores.s3.credentials import Keyring
+from tests.contract.s3_scripted import BUCKET, TOKEN, Answer, error, scripted
+
+SECRET = "cmgJ3KE6yFbLyr+1Y=iAqf/H4ZHVHecikHqu"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'["{SECRET}"]\n["{SECRET}"]\n',
+        f'["{SECRET}"]\n',
+        f'[endpoints."{SECRET}"]\ntype = "s3"\n',
+        f'[daemon]\n"{SECRET}" = 1\n',
+        f'[daemon]\nlisten_password = ["{SECRET}"]\n',
+        f'x = {{"{SECRET}" = 1, "{SECRET}" = 2}}\n',
+    ],
+)
+def test_a_secret_in_a_wrong_place_of_the_file_is_not_repeated(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert SECRET[:8] not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["customer_key", "listen_password"])
+def test_others_who_can_read_a_secret_are_warned_of(tmp_path: Path, key: str) -> None:
+    seal = base64.b64encode(b"k" * 32).decode()
+    file = tmp_path / "config.toml"
+    endpoint = '[endpoints.a]\ntype = "s3"\n'
+    told = {"customer_key": f'{endpoint}customer_key = "{seal}"\n', "listen_password": ""}[key]
+    file.write_text(told or f'[daemon]\nlisten_password = "{SECRET}"\n')
+    file.chmod(0o644)
+    [warning] = [line for line in load(file, {}).warnings if "everybody" in line]
+    assert key in warning
+
+
+async def test_what_a_server_repeats_in_another_form_is_hidden() -> None:
+    told = base64.b64encode(f"x{TOKEN}".encode()).decode()
+    answer = error(403, "AccessDenied", f"no {told} and {TOKEN.encode().hex()} and {TOKEN[:9]}")
+    answer = Answer(403, answer.body, {"x-amz-request-id": TOKEN})
+    async with scripted(lambda _: answer) as server:
+        store = server.store(server.settings(session_token=TOKEN))
+        with pytest.raises(S3flowError) as caught:
+            await store.list_page(BUCKET, b"", b"")
+    said = str(caught.value)
+    assert said.count("***") >= 3
+    assert TOKEN[:9] not in said
+    assert TOKEN.encode().hex()[:16] not in said
+    assert told[4:12] not in said
+
+
+async def test_what_an_agent_answers_amiss_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted(lambda _: Answer(400, f'{{"Token": "{SECRET}"'.encode())) as server:
+        monkeypatch.setenv(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.port}/a"
+        )
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(CredentialsMissing) as caught:
+            await Keyring(S3Settings("src"), {}, lambda: 0.0).get()
+    assert SECRET[:8] not in str(caught.value)
+
+
+def test_warnings_of_botocore_that_repeat_an_answer_are_not_logged(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("json", "debug")
+    try:
+        for name in ("botocore.credentials", "aiobotocore.credentials"):
+            failed = ValueError(f"cannot parse {SECRET}")
+            logging.getLogger(name).warning("Refreshing failed", exc_info=failed)
+    finally:
+        logs.configure("json", "warning")
+    assert SECRET not in capfd.readouterr().err
