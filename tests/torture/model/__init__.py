@@ -21,7 +21,7 @@ from tests.torture.model.runs import Died, hurried, is_only
 from tests.torture.model.states import OnServer
 from tests.torture.programme import Broken, Task
 
-HISTORIES = {"sqlite": 20, "mysql": 5}  # of a round
+HISTORIES = {"sqlite": 10, "mysql": 5}  # of a round
 ENOUGH = 15  # histories in which everything has to have been tried
 STEPS = 50
 
@@ -29,14 +29,19 @@ STEPS = 50
 def run(task: Task) -> Counter[str]:
     """Live through histories until the task is over."""
     counts: Counter[str] = Counter()
-    with machine_of(task) as machine:
+    with _machine_of(task) as machine:
         for number in task.seeds():
             counts["seeds"] += 1
-            histories(machine, HISTORIES[task.state], number, shrink=not task.bug)
+            _round(machine, HISTORIES[task.state], number, shrink=not task.bug)
+        for what in ("deletes", "crashes", "undisturbed", "faults", "operations"):
+            if machine.counts["histories"] >= ENOUGH and not machine.counts[what]:
+                raise Broken(
+                    f"nothing was tried: {what} in {machine.counts['histories']} histories"
+                )
     return counts + machine.counts
 
 
-def histories(machine: type[FlowMachine], number: int, first: int, *, shrink: bool = True) -> None:
+def _round(machine: type[FlowMachine], number: int, first: int, *, shrink: bool) -> None:
     """Live through *number* histories that the seed *first* decides; raise `Broken` with what broke."""
     told: list[str] = []
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
@@ -54,15 +59,18 @@ def histories(machine: type[FlowMachine], number: int, first: int, *, shrink: bo
             run_state_machine_as_test(seed(first)(machine), settings=options)
     except Exception as error:
         steps = "\n".join([*told, *getattr(error, "__notes__", ())])
-        raise Broken(f"{error!r} with seed {first}, {number} histories:\n{steps}") from error
-    counts = machine.counts
-    for what in ("deletes", "crashes", "undisturbed", "troubles", "runs"):
-        if counts["histories"] >= ENOUGH and not counts[what]:
-            raise Broken(f"nothing was tried: no {what} in {counts['histories']} histories")
+        repeat = f"python -m tests.torture --only model --seed {first} --rounds 1"
+        raise Broken(f"{_words(error)}\n  repeat: {repeat}\n{steps}") from error
+
+
+def _words(error: BaseException) -> str:
+    """Give an error's words, and those of the errors that it is about."""
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return "\n  ".join([str(error) or repr(error), *map(_words, inner)])
 
 
 @contextlib.contextmanager
-def machine_of(task: Task) -> Iterator[type[FlowMachine]]:
+def _machine_of(task: Task) -> Iterator[type[FlowMachine]]:
     """Give a machine with a loop and a state of its own, around an s3flow with the task's bug in it."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(hurried())

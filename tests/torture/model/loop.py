@@ -73,3 +73,4 @@ def begin_anew(loop: asyncio.AbstractEventLoop, order: int) -> None:
     if isinstance(loop, SimLoop):
         loop.rng.seed(order)
         loop.now, loop.steps = 0.0, 0
+        loop._numbers = 0  # of tasks: sets are in their order

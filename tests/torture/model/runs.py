@@ -123,7 +123,7 @@ class Runs:
             return await go()
         self._passed = 0
         trouble = self._troubles.pop(0)
-        self.world.counts["troubles"] += 1
+        self.world.counts["faults"] += 1
         return await self._meet(trouble.what, KEYS[trouble.key], go, behind)
 
     async def _meet(
@@ -188,6 +188,7 @@ class Runs:
             self._over = True
         await self._end()
         after, copies = world.rows(), world.copies()
+        world.counts["operations"] += sum(before.get(key) != row for key, row in after.items())
         model.accept(copies, before, world.terms)
         if not troubles and self._listed_anew():
             world.counts["undisturbed"] += 1
