@@ -24,6 +24,14 @@ def plant(name: str) -> None:
         BUGS[name]()
 
 
+def replace(what: object, by: object) -> None:
+    """Let all of s3flow that has imported *what* use another one."""
+    for module in [each for name, each in sys.modules.items() if name.startswith("s3flow")]:
+        for name, value in list(vars(module).items()):
+            if value is what:
+                setattr(module, name, by)
+
+
 @bug
 def reused_dirty_connection() -> None:
     """Use a connection again though bytes of its last answer are still to come."""
@@ -85,7 +93,7 @@ def delete_before_durable() -> None:
 
     async def hasty(self: Worker, transfer: Transfer) -> Entry:
         entry = await move(self, transfer)
-        if entry.change.state is State.VERIFIED and entry.change.due_at is not None:
+        if entry.change.state is State.VERIFIED and entry.change.due_at:
             source = self.route.source
             await source.delete_object(transfer.bucket, transfer.key, etag=transfer.etag)
         return entry
@@ -135,10 +143,7 @@ def swallowed_cancellation() -> None:
         except BaseExceptionGroup as failed:
             raise lanes._cause(failed) from None
 
-    importers = [vars(sys.modules[name]) for name in list(sys.modules) if name.startswith("s3flow")]
-    for names in importers:
-        if names.get("together") is kept:
-            names["together"] = deaf
+    replace(kept, deaf)
 
 
 @bug
