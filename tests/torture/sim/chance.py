@@ -71,12 +71,16 @@ class Chances:
         wild = 0.0 if calm else rng.random()
         self._calls = self._drawn(Trouble, wild)
         self._reads = self._drawn(Cut, wild)
-        if not flips:
+        self.flips = flips
+        if flips:
+            self._calls = {}
+            self._reads[Cut.FLIP] = 0.05
+        else:
             self._reads.pop(Cut.FLIP, None)
-        self.state = 0.0 if calm or rng.random() < 0.6 else 10 ** rng.uniform(-3, -1)
+        self.state = 0.0 if calm or flips or rng.random() < 0.6 else 10 ** rng.uniform(-3, -1)
         self.latency = 10 ** rng.uniform(-3, -0.5)
         self.late = 0.0 if calm or rng.random() < 0.5 else 0.05
-        self.end = End.NONE if calm else rng.choice(list(End))
+        self.end = End.NONE if calm or flips else rng.choice(list(End))
         # So many calls, of stores or of the state, until then: early ones are as good as late ones.
         self.at_state = self.end is End.KILL and rng.random() < 0.5
         self.until_end = int(10 ** rng.uniform(0, 2.4))

@@ -175,6 +175,8 @@ class Life:
     async def call(self, store: Port, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
         """Do one call of a store, as far as it goes."""
         await self._last()
+        if self.died:
+            raise Died
         world, chances = self.world, self.chances
         world.mark(call.method, [each for each in call.args if isinstance(each, _TOLD)])
         self._counted()
