@@ -53,12 +53,15 @@ class Spoiled(Exchange):
 
     proxy: FaultProxy
     rng: random.Random = field(default_factory=random.Random)
+    dirty: bool = False  # the client has bytes on it that nobody asked for
 
     async def run(self) -> None:
         """Relay until either side is done, or a fault ends the connection."""
         try:
             while (head := await read_head(self.client[0])) is not None:
                 request = self.proxy.note(head)
+                if self.dirty:
+                    self.proxy.reused.append(f"{request.kind} {request.bucket}/{request.key}")
                 name, self.rng = self.proxy.choose(request, head)
                 act = self.proxy.kinds[name].act if name else Spoiled.plain
                 go_on = await act(self, request, head)
@@ -175,12 +178,22 @@ class FaultProxy(Proxy):
         self.journal: list[str] = []  # what was done to what
         self.done: Counter[str] = Counter()  # requests by kind: they are not kept
         self.last: dict[str, bytes] = {}  # answers that were kept back, by kind
+        self.unpinned: list[str] = []  # reads and copies of whatever version there was
+        self.reused: list[str] = []  # what was asked where more had come than was asked for
         self._storms: Counter[str] = Counter()  # requests that are refused still, by the storm
         self._asked: Counter[tuple[str, ...]] = Counter()
 
     def exchange(self, client: Streams, server: Streams) -> Exchange:
         """Begin to relay between a client and the server."""
         return Spoiled(self, client, server)
+
+    def note(self, head: Head) -> Request:
+        """Record a request, and whether it names the version that it reads."""
+        request = super().note(head)
+        names = "if-match" if request.kind == "get" else "x-amz-copy-source-if-match"
+        if (request.kind == "get" or request.kind.endswith("_copy")) and names not in head.headers:
+            self.unpinned.append(f"{request.kind} {request.bucket}/{request.key}")
+        return request
 
     def calm(self) -> None:
         """Do nothing any more to what comes."""

@@ -136,6 +136,11 @@ class Round:
         """See what holds of each errand."""
         for errand in ERRANDS:
             promises.hold_to(check(self.seen(errand)), f"{errand.name}: {self.repeat}")
+        found = [f"I2: it was not said which version is meant: {it}" for it in self.proxy.unpinned]
+        found += [
+            f"I2: the next answer was there before it was asked: {it}" for it in self.proxy.reused
+        ]
+        promises.hold_to(found[: promises.TOLD], self.repeat)
 
     def replay(self) -> None:
         """Go over everything once more: nothing is left to do, so nothing is done."""
@@ -159,19 +164,6 @@ class Round:
             if file.is_file() and self.ends.nas not in file.parents and file.suffix != ".toml":
                 self.told[file.name] = file.read_bytes().decode("latin-1")
         promises.hold_to(promises.no_secret_told(self.secrets, self.told), self.repeat)
-
-
-class Planted(Program):
-    """s3flow with a bug in it."""
-
-    bug = ""
-
-    def command(self, *words: str) -> list[str]:
-        """Give the command line, by way of the bug."""
-        python, option, module, *rest = Program.command(self, *words)
-        if not self.bug:
-            return [python, option, module, *rest]
-        return [python, option, "tests.torture.bugs", self.bug, *rest]
 
 
 def configured(task: Task, folder: Path, server: Server, url: str, at: Ends, state: str) -> Program:
@@ -203,11 +195,12 @@ def configured(task: Task, folder: Path, server: Server, url: str, at: Ends, sta
     ]
     nas = {"type": "local", "path": str(at.nas)}
     text = document(
-        {"state": state, "listen": "off"}, {"ours": endpoint, "theirs": endpoint, "nas": nas}, flows
+        {"state": state, "listen": "off", "workers": 1 + at.seed // 2 % 2},
+        {"ours": endpoint, "theirs": endpoint, "nas": nas},
+        flows,
     )
     keys = {"STORM_KEY": server.access_key, "STORM_SECRET": server.secret_key}
-    program = Planted.written(folder, text, keys)
-    assert isinstance(program, Planted)
+    program = Program.written(folder, text, keys)
     program.bug = task.bug
     return program
 
@@ -236,13 +229,15 @@ def state_of(
     yield "sqlite:///state.db", query
 
 
-def storm(task: Task, server: Server, seed: int, objects: int = OBJECTS) -> Counter[str]:
+def storm(
+    task: Task, server: Server, seed: int, objects: int = OBJECTS, rate: float = RATE
+) -> Counter[str]:
     """Do one round; gives what was counted."""
     folder = task.folder / str(seed)
     folder.mkdir(parents=True)
     with (
         ends(server, folder, seed) as at,
-        FaultProxy(server.url, KINDS, seed=seed, rate=RATE) as proxy,
+        FaultProxy(server.url, KINDS, seed=seed, rate=rate) as proxy,
         state_of(task, folder) as (state, query),
     ):
         program = configured(task, folder, server, proxy.url, at, state)
