@@ -67,8 +67,8 @@ class _Wrapping:
         self.vfs = _Struct.from_buffer_copy(self.usual.contents)
         self.vfs.zName = b"s3flow-watched"
         self.vfs.pNext = None
-        self._really_open = _Open(self.vfs.xOpen)
-        self._really_delete = _Delete(self.vfs.xDelete)
+        self._really_open = _Open(self.vfs.xOpen or 0)
+        self._really_delete = _Delete(self.vfs.xDelete or 0)
         self._kept: list[Any] = [_Open(self._open), _Delete(self._delete)]
         self.vfs.xOpen, self.vfs.xDelete = (
             ctypes.cast(each, c_void_p).value for each in self._kept

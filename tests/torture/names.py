@@ -242,12 +242,12 @@ class Round:
         """Look at all that people and programs read."""
         self.on_terminal("the display of sync", sent)
         self.plain("the log", log)
-        for line in log.splitlines():
-            json.loads(line)
+        for entry in log.splitlines():
+            json.loads(entry)
         self.counts["log lines"] += log.count("\n")
-        for words in (("status",), ("failures",), ("report",), ("status", "--json"), ("plan",)):
-            done = program.run(*words, code=None)
-            self.plain(" ".join(words), done.out + done.err)
+        for line in ("status", "failures", "report", "status --json", "plan"):
+            done = program.run(*line.split(), code=None)
+            self.plain(line, done.out + done.err)
         for words in (
             *(("failures",), ("report", "--certificate"), ("audit", "export")),
             ("audit", "export", "--format", "csv"),
@@ -345,8 +345,9 @@ def run(task: Task) -> Counter[str]:
     """Try names until the task is over."""
     counts: Counter[str] = Counter()
     with states(task) as addresses, contextlib.ExitStack() as stack:
+        server: Server | None = None
         for number, seed in enumerate(task.seeds()):
-            if number % FRESH == 0:
+            if server is None or number % FRESH == 0:
                 stack.close()
                 server = stack.enter_context(ministack())
             one_round(task, server, seed, next(addresses), counts)

@@ -162,8 +162,8 @@ class Round:
                 try:
                     loop.run_until_complete(life.live(top, source))
                 except (S3flowError, BaseExceptionGroup) as error:
-                    found = [f"a life ended with {error!r}"]
-                    raise Broken(self.story(found, Loss.NONE, log, disk)) from error
+                    end = [f"a life ended with {error!r}"]
+                    raise Broken(self.story(end, Loss.NONE, log, disk)) from error
                 finally:
                     loop.run_until_complete(loop.shutdown_default_executor())
                     asyncio.set_event_loop(None)
@@ -183,6 +183,7 @@ class Round:
         moments = sorted({*moments, *self.draw.sample(after_delete, min(4, len(after_delete)))})
         chosen = self.draw.choice(moments)
         now, done, onward = copy.deepcopy(start), 0, None
+        left: Tree = {}
         for moment in moments:
             for op in log[done:moment]:
                 if isinstance(op, Placed):
@@ -265,8 +266,8 @@ class Round:
         """Live, fail, live again; then in peace, to the end."""
         now = self.begin()
         for _ in range(self.draw.randint(1, 3)):
-            log, _ = self.live(now, Life(self.draw.choice([self.mode, self.mode, Mode.COPY])))
-            now = self.fail_often(now, log)
+            happened, _ = self.live(now, Life(self.draw.choice([self.mode, self.mode, Mode.COPY])))
+            now = self.fail_often(now, happened)
         log: Log = []
         for _ in range(2):  # the first one ends a listing that was cut off, behind what was listed
             log, disk = self.live(now, Life(self.mode), calm=True)
@@ -336,7 +337,7 @@ def lay(tree: Tree, top: Path) -> None:
             if name == "mtime":
                 os.utime(place, ns=(int(value), int(value)))
             else:
-                os.setxattr(place, name, bytes(value))  # type: ignore[arg-type]
+                os.setxattr(place, name, bytes(value))
 
 
 def pick(top: Path) -> Tree:

@@ -193,5 +193,5 @@ def _at_once(thread: _Thread, work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
             done.set_exception(error)
 
-    thread._tx.put_nowait((None, job))  # type: ignore[arg-type]  # nobody else waits for it
+    thread._tx.put_nowait((None, job))  # nobody else waits for it
     return done.result()
