@@ -18,7 +18,9 @@ from tests.torture.sim.loop import Stuck, play
 from tests.torture.sim.world import World, Wrong
 
 
-def live(seed: int, tell: Callable[[str], object] | None = None) -> tuple[Counter[str], int]:
+def live(
+    seed: int, tell: Callable[[str], object] | None = None, *, bug: str = ""
+) -> tuple[Counter[str], int]:
     """Live through the world of a seed; gives what happened, counted, and the checksum of its trace."""
     world = World(seed, trace=tell is not None)
     collects = gc.isenabled()
@@ -28,6 +30,7 @@ def live(seed: int, tell: Callable[[str], object] | None = None) -> tuple[Counte
             play(world.loop, world.play())
     except (Wrong, Stuck) as error:
         repeat = f"python -m tests.torture --only sim --seed {seed} --rounds 1"
+        repeat += f" --bug {bug}" if bug else ""
         raise Broken(f"{error}\nrepeat: {repeat}") from error
     finally:
         world.disk.close()
@@ -45,12 +48,10 @@ def live(seed: int, tell: Callable[[str], object] | None = None) -> tuple[Counte
 def run(task: Task) -> Counter[str]:
     """Live through worlds until the time is over."""
     counts = Counter[str]()
-    undo = bugs.plant(task.bug)
-    try:
-        for seed in task.seeds():
-            counts += live(seed)[0]
-            counts["seeds"] += 1
-    finally:
-        if undo is not None:
-            undo()
+    bugs.plant(task.bug)
+    for seed in task.seeds():
+        counts += live(seed, bug=task.bug)[0]
+        counts["seeds"] += 1
+    if counts["lives"] > 100 and not (counts["deletes"] and counts["killed"]):
+        raise Broken(f"nothing of interest happened: {dict(counts)}")
     return counts

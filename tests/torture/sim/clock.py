@@ -67,9 +67,7 @@ def _clocks_of(owner: Any, loop: SimLoop) -> Iterator[tuple[Any, str, Any]]:
         positional, keyword = function.__defaults__ or (), function.__kwdefaults__ or {}
         if any(_is_clock(it) for it in positional):
             yield function, "__defaults__", positional
-            function.__defaults__ = tuple(
-                clocks[it] if _is_clock(it) else it for it in positional
-            )
+            function.__defaults__ = tuple(clocks[it] if _is_clock(it) else it for it in positional)
         if any(_is_clock(it) for it in keyword.values()):
             yield function, "__kwdefaults__", dict(keyword)
             function.__kwdefaults__ = {

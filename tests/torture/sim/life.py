@@ -151,7 +151,7 @@ class Life:
         if self.process.dead:
             await asyncio.Event().wait()
 
-    def _fate(self, writes: bool) -> Fate:  # noqa: FBT001
+    def _fate(self, writes: bool) -> Fate:
         chances, draw = self.chances, self.world.rng.random()
         self.world.mark("state", b"w" if writes else b"r")
         self.calls += chances.at_state
@@ -264,9 +264,11 @@ class Port(Faulty):
         return FaultyBody(body, self.life.chunk)
 
     def watch(self, call: Call) -> None:
-        """Look at deletes before they are sent."""
+        """Look at reads and deletes before they are sent."""
         if not self.is_source:
             return
+        if call.method == "get_object" and not call.kwargs.get("etag"):
+            self.life.world.wrong.append(f"I2: a read of {call.args[1]!r} names no version")
         if call.method == "delete_objects":
             bucket, doomed = call.args[0], call.args[1]
         elif call.method == "delete_object":

@@ -163,29 +163,29 @@ class SimLoop(asyncio.BaseEventLoop):
         if self.shuffled and len(ready) > 1:
             ready.rotate(-self.rng.randrange(len(ready)))
         handle = ready.popleft()
-        if handle._cancelled:  # noqa: SLF001
+        if handle._cancelled:
             return
-        process = handle._context.get(PROCESS)  # noqa: SLF001
+        process = handle._context.get(PROCESS)
         if process is not None and process.dead:
             return
         self.steps += 1
         self.now += STEP
         if self.steps > self.most:
             raise Stuck(f"{self.steps:,} steps in {self.now:,.0f} simulated seconds, and no end")
-        handle._run()  # noqa: SLF001
+        handle._run()
 
     def _ring(self, ready: Any) -> None:
         """Make ready whose time has come; with nothing else to do, it comes."""
         scheduled = self._scheduled  # type: ignore[attr-defined]
-        while scheduled and scheduled[0]._cancelled:  # noqa: SLF001
-            heapq.heappop(scheduled)._scheduled = False  # noqa: SLF001
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
         if not ready:
             if not scheduled:
                 raise Stuck("nothing is ready, and nothing ever will be")
-            self.now = max(self.now, scheduled[0]._when)  # noqa: SLF001
-        while scheduled and scheduled[0]._when <= self.now:  # noqa: SLF001
+            self.now = max(self.now, scheduled[0]._when)
+        while scheduled and scheduled[0]._when <= self.now:
             handle = heapq.heappop(scheduled)
-            handle._scheduled = False  # noqa: SLF001
+            handle._scheduled = False
             ready.append(handle)
 
     def _process_events(self, event_list: object) -> None:
