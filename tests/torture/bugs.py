@@ -56,7 +56,8 @@ def leaked_secret() -> None:
     head = Pool._head
 
     def chatty(self: Pool, method: str, target: str, headers: dict[str, str], size: int) -> bytes:
-        logging.getLogger("s3flow.wire").debug("asking: %s %s %s", method, target, headers)
+        for name, value in headers.items():
+            logging.getLogger("s3flow.wire").debug("asking with %s: %s", name, value)
         return head(self, method, target, headers, size)
 
     Pool._head = chatty  # type: ignore[method-assign]

@@ -55,6 +55,7 @@ def test_no_canary_is_heard_whatever_fails(tmp_path: Path, which: int) -> None:
     assert told["answers that gossip"] > 0
     assert told["questions to the API"] == 15
     assert told["tracebacks of an abort"] == 1
+    assert told["breakdowns"] == 1
     assert told["mistakes in the configuration"] > 1
     assert told["files searched"] > 5
 
