@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests import mariadb
 from tests.e2e.program import Done, Program, document
+from tests.e2e.test_kill import settle
 from tests.integration.servers_real import SERVERS
 from tests.servers import Server, from_environment
 from tests.torture import promises
@@ -73,6 +74,8 @@ class Round:
         rng = random.Random(self.seed)
         self.ends.fill(objects)
         moves = self.ends.keeps_conditions()
+        self.cut_short(rng.randint(objects, 3 * objects))
+        self.look(promises.kept)
         for life in range(LIVES):
             with self.ends.people(rng, self.proxy.requests, moves=moves) as done:
                 self.sync(f"life {life}", **DEBUG)
@@ -102,6 +105,16 @@ class Round:
         """Let the daemon go over everything once."""
         self.counts["lives"] += 1
         return self.s3flow(name, "sync", **environ)
+
+    def cut_short(self, requests: int) -> None:
+        """Kill the daemon once it has sent so many *requests*: the state must not lead what is there."""
+        running = self.program.start("sync")
+        running.until(lambda: len(self.proxy.requests) > requests)
+        self.counts["killed in flight"] += bool(self.proxy.in_flight())
+        running.kill()
+        self.counts["lives"] += 1
+        self.told["killed: stderr"] = running.err.read_text(errors="replace")
+        settle(self.proxy)
 
     def settle(self) -> None:
         """Do without faults what is left to do: what failed is tried again, what is held released."""
