@@ -52,6 +52,7 @@ class How(StrEnum):
     """What is done when an await is waited at."""
 
     CANCEL = "cancel"  # the daemon
+    TWICE = "twice"  # and again while it ends
     TASK = "task"  # the task that waits there, and then the daemon is stopped
     STOP = "stop"
     ABANDON = "abandon"

@@ -181,6 +181,9 @@ async def one_await(trial: Trial, folder: Path, cancelled: set[Spot]) -> str:
                 case How.ABANDON:
                     stage.abandon.set()
                     stage.stop.set()
+                case How.TWICE:
+                    task.cancel()
+                    asyncio.get_running_loop().call_later(0, task.cancel)
                 case _:
                     task.cancel()
 
@@ -195,6 +198,8 @@ async def one_await(trial: Trial, folder: Path, cancelled: set[Spot]) -> str:
         with watch.watching():
             task = asyncio.create_task(scene.act(stage))
             await ended(task, trial.repeat)
+            if how is How.TWICE and (others := asyncio.all_tasks() - {asyncio.current_task()}):
+                await asyncio.wait(others, timeout=PATIENCE)  # it no longer waits for what it ends
         await judge(trial, stage, task, strict=False)
         mend()
         if left:
@@ -219,7 +224,8 @@ async def judge(trial: Trial, stage: Stage, task: asyncio.Task[Any], *, strict: 
     if fell or scene.looks or stage.stop.is_set():
         return
     counted = task.result()
-    excused = not strict and (_owns_up(stage) or counted[Outcome.FAILED])
+    failed = bool(trial.trouble) or counted[Outcome.FAILED]  # what was refused is told of
+    excused = not strict and (_owns_up(stage) or failed)
     if not (scene.is_complete(stage, counted) or excused):
         raise Broken(f"it ended with {counted} and says that all is well; repeat: {where}")
 
@@ -232,7 +238,9 @@ def _owns_up(stage: Stage) -> bool:
 async def judge_the_end(trial: Trial, scene: Scene, stage: Stage) -> None:
     """Let a run that nobody disturbs complete it, and another one find nothing to do."""
     where = trial.repeat
-    if trial.trouble:
+    if (
+        trial.trouble or trial.fault == Fault.DEFECT
+    ):  # what nobody expects is tried once more, not always
         await stage.retry()
     done = asyncio.create_task(scene.finish(stage))
     await ended(done, f"{where} (the run after it)")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
-from s3flow.engine import recorder, throttle, wiring
+from s3flow.engine import recorder, route, throttle, wiring
 from s3flow.engine.costs import Egress, Prices, Terms
 from s3flow.engine.inspection import Inspection
 from s3flow.engine.preview import NothingKnown, preview
@@ -16,7 +17,7 @@ from s3flow.engine.survey import Survey
 from s3flow.engine.tariff import Tariff
 from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import S3flowError
-from s3flow.events import BytesMoved, FlowDrained, LookedAgain, TransferStarted
+from s3flow.events import BytesMoved, Emit, FlowDrained, LookedAgain, TransferStarted
 from s3flow.model import GIB, Place
 from s3flow.policies import DeletePolicy, Guard, Mode, Overwrite
 from s3flow.state.sqlite import open_sqlite
@@ -31,6 +32,13 @@ class EmptyBucket(throttle.TokenBucket):
     def __init__(self, rate: float) -> None:
         super().__init__(rate)
         self._level = 0.0
+
+
+class NarrowGate(throttle.Gate):
+    """A gate with one place: all others wait before it."""
+
+    def __init__(self, name: str, most: int, emit: Emit) -> None:
+        super().__init__(name, 1, emit)
 
 
 class Wish:
@@ -104,6 +112,31 @@ def _paced(stage: Stage) -> None:
         max_bytes_per_s=400_000,
         delete=DeletePolicy.VERSION,
     )
+
+
+def _slow(stage: Stage) -> None:
+    stage.change(max_requests_per_s=400, max_bytes_per_s=100_000)
+    stage.pace = replace(stage.pace, bodies=1)
+
+
+def _frozen_slow(stage: Stage) -> None:
+    _frozen(stage)
+    _slow(stage)
+
+
+def _inside_slow(stage: Stage) -> None:
+    _by_source(stage)
+    _slow(stage)
+
+
+def _some_slow(stage: Stage) -> None:
+    _some(stage)
+    _slow(stage)
+
+
+def _moving_slow(stage: Stage) -> None:
+    _moving(stage)
+    _slow(stage)
 
 
 def _paid(stage: Stage) -> None:
@@ -297,6 +330,11 @@ async def _prove(stage: Stage) -> object:
 STATEFUL = ("source", "target", "state")
 ENDS = ("source", "target")
 MOVING = (*STATEFUL, "holds")
+NARROW = (
+    (wiring, "TokenBucket", EmptyBucket),
+    (wiring, "Gate", NarrowGate),
+    (route, "SMALL_BODY", 0),
+)
 LINE = ((recorder, "BACKLOG", 1), (recorder, "BATCH", 1))
 SCENES = {
     scene.name: scene
@@ -312,7 +350,7 @@ SCENES = {
         Scene("inside", _inside),
         Scene("by-source", _by_source),
         Scene("frozen", _frozen, ports=(*STATEFUL, "queue")),
-        Scene("paced", _paced, moves=True, patches=((wiring, "TokenBucket", EmptyBucket),)),
+        Scene("paced", _paced, moves=True, patches=NARROW),
         Scene("paid", _paid),
         Scene("frozen-paid", _frozen_and_paid),
         Scene("many", _many),
@@ -341,6 +379,15 @@ ENDLESS = {
         Scene("stopping", _some, None, _begin_and_stop, _again),
         Scene("listed", _some, None, _only_list, _again),
         Scene("scanty", _scanty, None, sync, _with_more),
+        Scene("slow", _some_slow, patches=NARROW),
+        Scene("frozen-slow", _frozen_slow, patches=NARROW),
+        Scene("inside-slow", _inside_slow, patches=NARROW),
+        Scene("moved-slow", _moving_slow, moves=True, patches=NARROW),
+        Scene("proven-slow", _some_slow, _copied, _prove, looks=True, patches=NARROW),
+        Scene("disk-slow", _some_slow, disk=True, patches=NARROW),
+        Scene(
+            "disk-proven-slow", _some_slow, _copied, _prove, looks=True, disk=True, patches=NARROW
+        ),
     )
 }
 EVERY = {**SCENES, **ENDLESS}

@@ -1,0 +1,83 @@
+"""In small: a sample of the calls that fail, and a cancellation at every await of the engine."""
+
+from __future__ import annotations
+
+import ast
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3flow import lanes
+from tests.torture import awaits, bugs, nth_trials
+from tests.torture.awaits import all_awaits
+from tests.torture.excused import EXCUSED
+from tests.torture.nth import Ledger, calls_that_fail, cancel_everywhere, prepared, run
+from tests.torture.nth_faults import Fault, Trial
+from tests.torture.programme import Broken, Task
+from tests.torture.scenes import ENDLESS, EVERY
+from tests.torture.troubles import TROUBLES
+
+SAMPLE = 3  # trials of each port in each scene
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with prepared(""):
+        yield Ledger(tmp_path)
+
+
+@pytest.mark.parametrize("scene", sorted(set(EVERY) - set(ENDLESS)))
+def test_any_call_may_fail(ledger: Ledger, scene: str) -> None:
+    draw = random.Random(scene)
+    by_port: dict[str, list[Trial]] = {}
+    for trial in calls_that_fail(ledger, scene, draw):
+        by_port.setdefault(trial.port, []).append(trial)
+    for trials in by_port.values():
+        for trial in draw.sample(trials, SAMPLE):
+            ledger.do(trial)
+    assert ledger.counts["faults"] > len(by_port)
+
+
+def test_every_await_of_the_engine_is_cancelled(ledger: Ledger) -> None:
+    for scene in EVERY:
+        cancel_everywhere(ledger, scene)
+    for scene, trouble in TROUBLES:
+        cancel_everywhere(ledger, scene, trouble)
+    assert ledger.missing() == []
+    assert ledger.counts["cancelled"] > 200
+
+
+def test_what_is_excused_is_an_await() -> None:
+    names = {each.name for each in all_awaits().values()}
+    assert sorted(set(EXCUSED) - names) == []
+
+
+def meet_everywhere(ledger: Ledger) -> None:
+    for later in range(9):
+        ledger.do(Trial("fresh", "source", Fault.MEETS, f"14+{later}"))
+
+
+def test_a_swallowed_cancellation_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nth_trials, "PATIENCE", 5.0)
+    heard = lanes.together
+    bugs.plant("swallowed-cancellation")
+    deaf = lanes.together
+    try:
+        with pytest.raises(Broken, match="it hangs"):
+            meet_everywhere(ledger)
+    finally:
+        bugs.replace(deaf, heard)
+
+
+def test_nothing_is_missed_where_awaits_are_looked_for() -> None:
+    text = "async def f():\n async with a, b:\n  await c\n async for d in e:\n  pass\n"
+    found = [(node.lineno, name) for node, name in awaits._inside(ast.parse(text), "")]
+    assert found == [(2, "f"), (3, "f"), (4, "f")]
+
+
+def test_the_programme_counts_what_it_did_and_is_content_with_nothing_less(tmp_path: Path) -> None:
+    counts = run(Task(tmp_path, seed=3, rounds=12))
+    assert counts["trials"] >= 12
+    assert counts["faults"]
