@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from enum import StrEnum
 
 from s3flow.errors import (
@@ -10,6 +11,7 @@ from s3flow.errors import (
     BadAnswer,
     ConnectionLost,
     CredentialsMissing,
+    S3flowError,
     ServerError,
     Stalled,
     Throttled,
@@ -49,7 +51,7 @@ class End(StrEnum):
     TAKEOVER = "taken over"
 
 
-ERRORS = {
+ERRORS: dict[Trouble, Callable[[], S3flowError]] = {
     Trouble.LOSE_REQUEST: lambda: ConnectionLost("no request arrived"),
     Trouble.LOSE_ANSWER: lambda: ConnectionLost("no answer arrived"),
     Trouble.SERVER_ERROR: lambda: ServerError("500 InternalError"),

@@ -134,10 +134,7 @@ class SimDatabase:
             self._die()
             return
         try:
-            if fate is Fate.REFUSED:
-                raise StateError("the state takes nothing now")
-            if self._disk.epoch != self._epoch:
-                raise StateLost("another daemon has the state now")
+            self._admit(fate)
             result = job()
         except Exception as error:  # noqa: BLE001  its caller's
             problem = error
@@ -150,6 +147,12 @@ class SimDatabase:
         self._loop.call_later(self._delay(), _answer, future, result, problem)
         if self._jobs:
             self._loop.call_later(self._delay(), self._turn)
+
+    def _admit(self, fate: Fate) -> None:
+        if fate is Fate.REFUSED:
+            raise StateError("the state takes nothing now")
+        if self._disk.epoch != self._epoch:
+            raise StateLost("another daemon has the state now")
 
     def _look(self, work: Work[T], after: After[T] | None) -> T:
         result = run_steps(self._disk.db, work())

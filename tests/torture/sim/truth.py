@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from s3flow.engine import plan
 from s3flow.model import Flow
@@ -86,7 +87,7 @@ class Truth:
                 self._put(key, content)
 
     def _put(self, key: bytes, data: bytes) -> None:
-        attributes = dict(self.rng.choice(self.attributes))
+        attributes: dict[str, Any] = dict(self.rng.choice(self.attributes))
         headers = {"content-type": f"text/{len(data)}"} if self.rng.random() < 0.5 else {}
         size = self.rng.choice((None, None, 700, 1000)) if len(data) > 1000 else None
         put = self.source.put(

@@ -317,7 +317,10 @@ class World:
 
     async def _settle(self) -> None:
         """See that calm lives bring all to its end, and that one more changes nothing."""
-        for turn in range(3):
+        before = []
+        for turn in range(4):
+            if turn == 3:
+                before = [truth.seen(self.disk.db) for truth in self.truths]
             life = Life(self, 1000 + turn, Chances(self.rng, calm=True))
             course = self._course(life, final=True)
             self.mark("calm life", turn)
@@ -327,8 +330,9 @@ class World:
             self._check()
             await self._retry()
             await asyncio.sleep(DAY)
-        before = [truth.seen(self.disk.db) for truth in self.truths]
-        for truth, seen in zip(self.truths, before, strict=True):
+        for truth, former in zip(self.truths, before, strict=True):
+            seen = truth.seen(self.disk.db)
+            self.wrong += promises.nothing_changed(former, seen)
             left = {claim.key for claim in seen.claims if "size" in claim.reason.split()}
             moved = truth.flow.mode is Mode.MOVE and not left
             seen.uploads = set(seen.uploads) - self.forgotten
