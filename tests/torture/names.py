@@ -50,6 +50,7 @@ class Round:
     stage: Stage
     seed: int
     kind: str
+    bug: str
     state: str
     counts: Counter[str]
     draw: random.Random = field(init=False)
@@ -73,6 +74,7 @@ class Round:
         """Put, move, and look."""
         self.fill()
         program = self.configured()
+        program.bug = self.bug
         refused = {key for key in self.keys if corpus.refused_on_disk(key)}
         blocked = corpus.in_the_way(set(self.keys) - refused)
         log = program.folder / "sync.err"
@@ -370,5 +372,5 @@ def one_round(task: Task, server: Server, seed: int, state: str, counts: Counter
             "nas": {"type": "local"},
         }
         stage.source, stage.target = make_bucket(server, 0), make_bucket(server, 1)
-        Round(stage, seed, task.state, state, counts).go()
+        Round(stage, seed, task.state, task.bug, state, counts).go()
     counts["rounds"] += 1
