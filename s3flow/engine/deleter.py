@@ -118,9 +118,7 @@ class Deleter:
             dues = await self._next()
             if not dues:
                 return False
-            removed = await self._remover.remove(dues)
-            self._breaker.looked(removed.seen, removed.lost)
-            await self._record(removed)
+            removed = await self._remove(dues)
         except StateLost:
             raise
         except StateError as error:
@@ -150,7 +148,21 @@ class Deleter:
             await self.state.make_due(name, self._now() + after, unguarded=flow.unguarded_delete)
             self._undue = False
             passing("sources.due")
-        return await self.state.due(name, State.VERIFIED, self._now(), BATCH)
+        return await self.state.claim_due(name, self._now(), BATCH)
+
+    async def _remove(self, dues: Sequence[Due]) -> Removed:
+        """Delete *dues* as far as it goes, and give back those of which nothing is known."""
+        left = {due.transfer.id: due.transfer for due in dues}
+        try:
+            removed = await self._remover.remove(dues)
+            self._breaker.looked(removed.seen, removed.lost)
+            await self._record(removed)
+            for change in (*removed.changes, *removed.kept):
+                left.pop(change.transfer.id, None)
+        finally:
+            if left:
+                await self.state.release(list(left.values()))
+        return removed
 
     async def _record(self, removed: Removed) -> None:
         """Record a batch; what is not recorded is due still, and found to be gone the next time."""

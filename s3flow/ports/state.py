@@ -191,6 +191,14 @@ class StateStore(Protocol):
         """
         ...
 
+    async def claim_due(self, flow: str, before: int, limit: int) -> list[Due]:
+        """Give and claim the first *limit* VERIFIED objects whose `due_at` is not after *before* (ms).
+
+        Until they are saved or released no newer version of them is handed out: their copies are not
+        replaced between the last look at them and the delete of their sources.
+        """
+        ...
+
     async def next_due(self, flow: str, state: State) -> int | None:
         """Say when the first object in *state* is due (milliseconds), None if none is."""
         ...

@@ -21,9 +21,10 @@ class Taken(NamedTuple):
 
 
 class Claims:
-    """What workers of this daemon hold, by id with its generation, and how far fresh rows were handed out.
+    """What workers and deleters of this daemon hold, by id with its generation, and how far fresh rows
+    were handed out.
 
-    The deleter records changes as well, of rows that it does not hold. One that a newer version has
+    Others record changes as well, of rows that they do not hold. One that a newer version has
     overtaken says nothing of the claim of that version: its row would be handed out a second time.
 
     Changed only between the reads and transactions of the database, never during one: a transaction
@@ -64,7 +65,11 @@ class Claims:
     def hold(self, flow: str, taken: Taken) -> None:
         """Note what `find` found as handed out."""
         self._reached[flow] = taken.reached
-        self.held.update((it.id, it.generation) for it in taken.transfers)
+        self.hold_rows(taken.transfers)
+
+    def hold_rows(self, transfers: Iterable[Transfer]) -> None:
+        """Note that somebody has to do with these rows, and nobody else has until that ends."""
+        self.held.update((it.id, it.generation) for it in transfers)
 
     def _collect(
         self, rows: Sequence[Sequence[Any]], flow: str, limit: int, taken: dict[int, Transfer]

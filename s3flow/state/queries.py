@@ -207,16 +207,7 @@ class Queries:
 
     async def due(self, flow: str, state: State, before: int, limit: int) -> list[Due]:
         """Give the first *limit* objects in *state* whose time is not after *before* (milliseconds)."""
-
-        def work() -> Steps[list[Due]]:
-            flow_id = yield from flows.find_flow(flow)
-            rows = yield FetchMany(sql.DUE, (flow_id, sql.CODES[state], before, limit))
-            names: dict[int, str] = {}
-            for bucket_id in {row[1] for row in rows}:
-                [(names[bucket_id],)] = yield Fetch(sql.BUCKET_NAME, (bucket_id,))
-            return [_due(flow, names[row[1]], row) for row in rows]
-
-        return await self._database.read(work)
+        return await self._database.read(lambda: find_due(flow, state, before, limit))
 
     async def transfers(
         self, flow: str, bucket: str, start: bytes, limit: int = ROWS_AT_ONCE
@@ -290,6 +281,16 @@ def fetch(statement: str, *values: object) -> Steps[Found]:
     """Give all rows of one statement."""
     found: Found = yield Fetch(statement, values)
     return found
+
+
+def find_due(flow: str, state: State, before: int, limit: int) -> Steps[list[Due]]:
+    """Find the first *limit* objects in *state* whose time is not after *before* (milliseconds)."""
+    flow_id = yield from flows.find_flow(flow)
+    rows = yield FetchMany(sql.DUE, (flow_id, sql.CODES[state], before, limit))
+    names: dict[int, str] = {}
+    for bucket_id in {row[1] for row in rows}:
+        [(names[bucket_id],)] = yield Fetch(sql.BUCKET_NAME, (bucket_id,))
+    return [_due(flow, names[row[1]], row) for row in rows]
 
 
 def _due(flow: str, bucket: str, row: Sequence[Any]) -> Due:

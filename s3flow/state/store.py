@@ -9,11 +9,11 @@ from s3flow.crashpoints import passing
 from s3flow.errors import StateError, UnguardedDelete
 from s3flow.model import Change, Flow, PageChanges, Sample, Scan, State, Transfer, Verdict
 from s3flow.ports import Clock
-from s3flow.records import Scrubbed, Spending, Unlisted
+from s3flow.records import Due, Scrubbed, Spending, Unlisted
 from s3flow.state import changes as outcomes
 from s3flow.state import flows, inventory, moves, pages, proven, restores, routes, sql
 from s3flow.state.claims import Claims, Taken
-from s3flow.state.queries import Database, Queries, fetch
+from s3flow.state.queries import Database, Queries, fetch, find_due
 from s3flow.state.steps import Each, Fetch, Steps
 from s3flow.state.trail import Trail, this_process
 
@@ -168,6 +168,13 @@ class SqlState(Queries):
     async def release(self, transfers: Sequence[Transfer]) -> None:
         """Give claimed transfers back unchanged."""
         await self._database.read(_nothing, lambda _: self._claims.give_back(transfers))
+
+    async def claim_due(self, flow: str, before: int, limit: int) -> list[Due]:
+        """Give and claim the first *limit* VERIFIED objects whose time is not after *before* (ms)."""
+        return await self._database.read(
+            lambda: find_due(flow, State.VERIFIED, before, limit),
+            lambda dues: self._claims.hold_rows([due.transfer for due in dues]),
+        )
 
     async def save(self, changes: Sequence[Change]) -> None:
         """Record changes in one transaction and end their claims; fenced ones change nothing."""

@@ -107,3 +107,23 @@ async def test_what_has_thawed_early_is_looked_at_at_once(state: StateStore) -> 
     assert [(it.transfer.key, it.at) for it in due] == [(b"b", 100), (b"a", 500)]
     assert await state.next_due(NAME, State.RESTORE_REQUESTED) == 9_000
     assert await state.last_due(NAME, State.VERIFIED) is None
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["given back", "recorded"])
+async def test_a_newer_version_waits_for_the_delete_of_the_one_before(
+    state: StateStore, released: bool
+) -> None:
+    await merge(state, found(b"a"))
+    (transfer,) = await state.claim(NAME, 10)
+    await state.save([Change(transfer, State.VERIFIED, proof=Proof.ETAG, due_at=5)])
+    assert await state.claim_due(NAME, 4, 10) == []
+    (due,) = await state.claim_due(NAME, 5, 10)
+    assert due.transfer.id == transfer.id
+    await merge(state, changed=[(transfer.id, found(b"a", size=11))])
+    assert await state.claim(NAME, 10) == []  # its copy is not replaced while it is relied on
+    if released:
+        await state.release([due.transfer])
+    else:
+        await state.save([Change(due.transfer, State.DELETED)])
+    (newer,) = await state.claim(NAME, 10)
+    assert (newer.key, newer.size) == (b"a", 11)
