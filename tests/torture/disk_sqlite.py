@@ -99,7 +99,7 @@ class _Wrapping:
         found = self._tables.get(usual)
         if found is None:
             found = (c_void_p * _FIELDS).from_buffer_copy((c_void_p * _FIELDS).from_address(usual))
-            really = _Close(found[1]), _Write(found[3]), _Truncate(found[4])
+            really = _Close(found[1] or 0), _Write(found[3] or 0), _Truncate(found[4] or 0)
             ours = self._functions(*really)
             self._kept += [*ours, *really]
             for place, function in zip((1, 3, 4, 5), ours, strict=True):
