@@ -41,10 +41,12 @@ def test_any_call_may_fail(ledger: Ledger, scene: str) -> None:
 
 
 def test_every_await_of_the_engine_is_cancelled(ledger: Ledger) -> None:
-    for scene in EVERY:
-        cancel_everywhere(ledger, scene)
-    for scene, trouble in TROUBLES:
-        cancel_everywhere(ledger, scene, trouble)
+    troubles = [*((scene, "") for scene in EVERY), *TROUBLES]
+    for _ in range(3):  # two runs of a scene need not wait at quite the same places
+        for scene, trouble in troubles:
+            cancel_everywhere(ledger, scene, trouble)
+        if not ledger.missing():
+            break
     assert ledger.missing() == []
     assert ledger.counts["cancelled"] > 200
 
