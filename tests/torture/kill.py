@@ -162,9 +162,11 @@ class Torment:
         if after.point == "upload.resumed":
             return
         world.stir()
-        if after.point in RESUMED:
-            for name in ("s3-copy", "s3-move"):
-                world.put_large(name)
+        if after.point == "upload.aborted":
+            world.put_all_large()
+        elif after.point == "upload.reaped":
+            world.remove_all_large()
+            world.program.run("scan")  # else whoever goes on with it finds that out, and aborts it
 
     # --- a life ------------------------------------------------------------------------------
 

@@ -69,10 +69,9 @@ class World:
         for name in STREAMS:
             for number in range(SMALL):
                 self._put(f"{name}/{number}")
-            self.put_large(name)
+        self.put_all_large()
         for number in range(3):
             self._put(f"inside/{number}")
-        self._put_in_parts("inside/parts")
         for number in range(2):
             self._put(f"frozen/{number}", StorageClass="GLACIER")
 
@@ -89,6 +88,17 @@ class World:
         self._put(f"inside/{rng.randrange(5)}")
         self._put(f"frozen/{rng.randrange(4)}", StorageClass="GLACIER")
 
+    def put_all_large(self) -> None:
+        """Write another version of whatever goes in parts: no upload of theirs is gone on with."""
+        for name in STREAMS:
+            self.put_large(name)
+        self._put_in_parts("inside/parts")
+
+    def remove_all_large(self) -> None:
+        """Delete whatever goes in parts: nobody wants their uploads any more."""
+        for key in (*(f"{name}/large" for name in STREAMS), "inside/parts"):
+            self._remove(key)
+
     def put_large(self, name: str) -> None:
         """Write another version of the large object of a flow."""
         self._put(f"{name}/large", LARGE[name] + self.rng.randrange(1000))
@@ -100,7 +110,8 @@ class World:
         self._wrote(key, hashlib.sha256(body).hexdigest(), etag)
 
     def _put_in_parts(self, key: str) -> None:
-        digest = put_large(self.stage.ours, self.stage.source, key, 8 * MIB + 1000)
+        size = 1000 + len(self.written.get(key.encode(), ()))  # the bytes follow from the key
+        digest = put_large(self.stage.ours, self.stage.source, key, 8 * MIB + size)
         head = self.stage.ours.head_object(Bucket=self.stage.source, Key=key)
         self._wrote(key, digest, head["ETag"].strip('"'))
 
