@@ -25,6 +25,7 @@ TROUBLES: tuple[tuple[str, str], ...] = (
     ("moved", "source.delete_objects:throttled"),
     ("moved", "source.delete_objects:denied"),
     ("moved", "state.due:fails"),
+    ("moved", "state.make_due:fails"),
     ("moved", "target.upload_part:no-upload"),
     ("versions", "target.create_multipart_upload:throttled"),
     ("inside", "source.get_object_tagging:throttled"),
