@@ -48,8 +48,8 @@ def test_killed_with_worker_processes_and_a_server_it_goes_on(
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("state", "worlds"), [("sqlite", 18), ("mysql", 12)])
+@pytest.mark.parametrize(("state", "worlds"), [("sqlite", 24), ("mysql", 16)])
 def test_two_hundred_kills_break_no_promise(tmp_path: Path, state: str, worlds: int) -> None:
     counts = run(Task(tmp_path, seed=20_261, rounds=worlds, state=state))
     assert counts["worlds"] == worlds
-    assert counts["kills"] >= 7 * worlds  # 210 together
+    assert counts["kills"] >= 5 * worlds  # 200 together; a life may end before its point comes
