@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
-from s3flow.engine.multipart import OpenUpload, Way, copy_in_parts
+from s3flow.engine.multipart import copy_in_parts
+from s3flow.engine.openupload import OpenUpload, Way
 from s3flow.engine.route import BY_SOURCE, Copied, Route, object_name
 from s3flow.engine.uploads import abort, drop
 from s3flow.engine.verdicts import Verdicts, of_parts

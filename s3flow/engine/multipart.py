@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
 from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
-from s3flow.engine.reading import Reading, resumed
-from s3flow.engine.retry import patience
+from s3flow.engine.openupload import STREAMED, OpenUpload, Way
+from s3flow.engine.reading import resumed
 from s3flow.engine.route import (
     BY_SOURCE,
     TOKEN_HEADER,
     Copied,
     Route,
-    Stopped,
     object_name,
     wrong_size,
 )
@@ -32,160 +27,10 @@ from s3flow.errors import (
     SourceChanged,
     SourceGone,
     Stalled,
-    Throttled,
 )
-from s3flow.events import BytesMoved, Retried
-from s3flow.lanes import in_lanes
-from s3flow.model import Attributes, Method, ObjectInfo, Part, Proof, Stored, Transfer
-from s3flow.ports import Body
+from s3flow.model import Attributes, ObjectInfo, Proof, Stored, Transfer
 
 MAX_UPLOAD_RESTARTS = 3
-
-
-@dataclass(slots=True)
-class OpenUpload:
-    """A multipart upload in progress. *proofs* has an entry for each part compared in this process."""
-
-    route: Route
-    transfer: Transfer
-    layout: plan.Layout
-    info: ObjectInfo
-    hash_md5: bool
-    way: Way
-    done: dict[int, Part] = field(default_factory=dict)
-    proofs: dict[int, Proof] = field(default_factory=dict)
-    crcs: dict[int, bytes] = field(default_factory=dict)
-    crc: bytes = b""  # of the whole, once all of it has passed here
-    reading: Reading | None = None  # of the whole, part by part: where nothing else shows it
-
-    @property
-    def upload_id(self) -> str:
-        """The target's id of the upload."""
-        return self.transfer.upload_id or ""
-
-    async def copy_part(self, number: int) -> None:
-        """Bring one part into the upload."""
-        route = self.route
-        part, passed = await self.way.bring(self, number)
-        passing("part.brought")
-        proof = verify.check_part(part, passed)
-        if proof:
-            self.proofs[number] = proof
-        if verify.CRC64 in passed:
-            self.crcs[number] = passed[verify.CRC64]
-        self.done[number] = part
-        route.advanced.add(self.transfer.id)
-        route.emit(BytesMoved(route.flow.name, part.size))
-
-    async def take_part(self, number: int) -> None:
-        """Bring a part into the upload, or read it where the target has it, for the whole's MD5."""
-        await (self.hash_part(number) if number in self.done else self.copy_part(number))
-        if self.reading is not None:
-            self.reading.etags.append(self.done[number].etag)
-            self.route.advanced.add(self.transfer.id)
-
-    @contextmanager
-    def hashed(self, body: Body, *, md5: bool) -> Iterator[verify.HashingBody]:
-        """Hash *body* while it passes, and the whole on; a part that failed leaves no trace of it."""
-        whole = None if self.reading is None else self.reading.md5.copy()
-        yield verify.HashingBody(body, self.route, md5=md5, whole=whole)
-        if self.reading is not None and whole is not None:
-            self.reading.md5 = whole
-
-    async def hash_part(self, number: int) -> None:
-        """Read a part that the target holds already, to compare it: it is not sent again."""
-        await self.route.turn()
-        span = self.layout.span(number)
-        async with self.route.gate, self.route.room(span.size):
-            body = await self.route.open(self.transfer, span)
-            try:
-                with self.hashed(body, md5=True) as hashing:
-                    while await hashing.read():
-                        pass
-            finally:
-                body.close()
-        proof = verify.check_part(self.done[number], hashing.digests())
-        if proof:
-            self.proofs[number] = proof
-        self.crcs[number] = hashing.digests()[verify.CRC64]
-
-    def combined_crc(self) -> bytes:
-        """Give the CRC64NVME of the whole, made of those of its parts."""
-        whole = self.crcs[1]
-        for number in range(2, self.layout.parts + 1):
-            size = self.layout.span(number).size
-            whole = self.route.crc64.combine(whole, self.crcs[number], size)
-        return whole
-
-    async def _patiently(self, work: Callable[[int], Awaitable[None]], number: int) -> None:
-        """Do *work*, waiting out what throttles it; the other parts go on meanwhile."""
-        route, tries = self.route, 0
-        while True:
-            try:
-                await work(number)
-            except Throttled as error:
-                tries += 1
-                route.gate.throttled(error.endpoint)
-                delay = patience(error, tries, route.backoff)
-                route.emit(Retried(self.transfer, error.reason, str(error), delay))
-                if await route.stopped_within(delay):
-                    raise Stopped(object_name(self.transfer)) from error
-            else:
-                return
-
-    async def in_lanes(self, numbers: list[int], work: Callable[[int], Awaitable[None]]) -> None:
-        """Do *work* for each part, several at a time; a stop ends it after those in flight."""
-        waiting = iter(numbers)
-
-        async def lane(_: int) -> None:
-            while not self.route.stop.is_set():
-                number = next(waiting, None)  # shared: each lane takes the next one
-                if number is None:
-                    return
-                await self._patiently(work, number)
-
-        lanes = 1 if self.reading is not None else min(self.route.flow.lanes, len(numbers))
-        await in_lanes(range(lanes), lane, lanes)
-        if next(waiting, None) is not None:
-            raise Stopped(object_name(self.transfer))
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How the parts come into an upload: *bring* gives the part and the digests of what passed here.
-
-    *whole* says how many bytes go in one piece where the source's layout is not known. *by_source*:
-    a new upload is begun with the source's credentials.
-    """
-
-    method: Method
-    bring: Callable[[OpenUpload, int], Awaitable[tuple[Part, dict[str, bytes]]]]
-    whole: Callable[[Route], int]
-    by_source: bool = False
-
-
-async def _pipe(upload: OpenUpload, number: int) -> tuple[Part, dict[str, bytes]]:
-    """Pipe a part from the source into the upload."""
-    route, span = upload.route, upload.layout.span(number)
-    bucket, key = route.destination(upload.transfer)
-    await route.turn()
-    async with route.gate, route.room(span.size):
-        body = await route.open(upload.transfer, span)
-        try:
-            with upload.hashed(body, md5=upload.hash_md5) as hashing:
-                part = await route.target.upload_part(
-                    bucket, key, upload.upload_id, number, span.start, hashing
-                )
-        finally:
-            body.close()
-    return part, hashing.digests()
-
-
-STREAMED = Way(
-    Method.MULTIPART,
-    _pipe,
-    lambda route: min(route.flow.multipart_threshold, route.target.limits.max_put_size),
-)
 
 
 async def copy_in_parts(route: Route, transfer: Transfer, way: Way = STREAMED) -> Copied | None:
@@ -253,6 +98,7 @@ async def _upload(upload: OpenUpload, attributes: Attributes) -> Stored:
             else:
                 await _begin(upload, attributes)
             await _bring_all(upload)
+            await _compare_unseen(upload)
             return await _complete(upload, attributes.token)
         except NoSuchUpload:
             stored = await _completed_before(upload, attributes.token)
@@ -275,6 +121,23 @@ async def _bring_all(upload: OpenUpload) -> None:
     upload.reading, upload.proofs, upload.crcs = reading, reading.proofs, reading.crcs
     await upload.in_lanes(list(numbers[len(reading.etags) :]), upload.take_part)
     reading.check(stated)
+
+
+async def _compare_unseen(upload: OpenUpload) -> None:
+    """Find damage before the upload is completed: from then on it is there for all, and may stay.
+
+    Parts are read again only where the ETag that they will have together is not the source's.
+    """
+    stated = upload.info.checksums.get(verify.CRC64)
+    if stated and len(upload.crcs) == upload.layout.parts:
+        verify.check_crc(stated, upload.combined_crc())
+    parts = [upload.done[number] for number in sorted(upload.done)]
+    if upload.way is not STREAMED or not upload.layout.of_source:
+        return
+    if any(part.encryption in verify.KEYED for part in parts):
+        return  # what it calls ETags tells nothing
+    if verify.multipart_etag(parts) not in {"", upload.transfer.etag}:
+        await upload.in_lanes([n for n in upload.done if n not in upload.proofs], upload.hash_part)
 
 
 async def _begin(upload: OpenUpload, attributes: Attributes) -> None:

@@ -214,8 +214,8 @@ async def test_a_part_that_arrives_damaged_is_sent_again(
     assert lab.differences() == []
     assert lab.uploads() == []
     assert [event.reason for event in lab.of(Retried)] == ["corrupted"]
-    shows_at_once = with_checksums or "-" not in lab.of(Retried)[0].transfer.etag
-    assert len(target.of("complete_multipart_upload")) == (1 if shows_at_once else 2)
+    # The damage is found while nobody but us can see it.
+    assert len(target.of("complete_multipart_upload")) == 1
     assert "size" not in {proof for _, proof in await lab.proofs()}
 
 
@@ -241,11 +241,13 @@ async def test_a_stop_while_the_last_parts_are_on_their_way_lets_the_object_be_f
 
 
 async def test_a_damaged_copy_whose_writer_died_is_not_taken_over(lab: Lab) -> None:
-    lab.put(b"a", SIZE, part_size=1000)  # its parts show nothing before the whole is complete
+    data = lab.put(b"a", SIZE, part_size=1000)
     store_below = lab.dst
-    damaging = BitFlipping(store_below, 0)
-    lab.target = hanging = DiesAfter(damaging, "complete_multipart_upload")
+    lab.target = hanging = DiesAfter(store_below, "complete_multipart_upload")
     await cancel_at(lab, hanging)
+    ours = store_below.peek("to", b"a")
+    assert ours is not None
+    store_below.put("to", b"a", b"!" + data[1:], part_size=1000, headers=ours.headers)
     assert lab.differences() == [b"a"]
     lab.target = store_below
     assert await lab.sync() == {Outcome.VERIFIED: 1}
