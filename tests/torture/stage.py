@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from s3flow.engine import plan
 from s3flow.errors import StateError
 from s3flow.events import ListingKept, ScanStarted
 from s3flow.model import Outcome, RestoreEvent, RestoreNews
-from s3flow.policies import DELETE_PROBE
+from s3flow.policies import DELETE_PROBE, Overwrite
 from s3flow.state import sql
 from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.local import LocalStore
@@ -210,4 +211,7 @@ class Scene:
     def is_complete(self, stage: Stage, counted: object) -> bool:
         """Say whether *counted* are the outcomes when all is done."""
         outcome = Outcome.DELETED if self.moves else Outcome.VERIFIED
+        if stage.flow.overwrite is Overwrite.NEVER and isinstance(counted, Counter):
+            # What arrived just before it could be recorded is found there, and is nobody's to touch.
+            counted = Counter({outcome: counted[outcome] + counted[Outcome.SKIPPED]})
         return self.looks or counted == {outcome: len(stage.written)}
