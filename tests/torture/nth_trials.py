@@ -117,6 +117,11 @@ async def _interfere(stage: Stage, task: asyncio.Task[Any], made: list[Nth], tri
             preparing = stage.daemon is None or not stage.daemon.flows
             if struck.fault is Fault.MEETS or preparing or EVERY[trial.scene].looks:
                 task.cancel()  # while nothing runs yet a stop is that of the process
+                if (
+                    struck.fault is Fault.HANGS
+                ):  # doctor ends what it began: stores hang only so long
+                    await asyncio.wait({task}, timeout=DRAINED)
+                    struck.hurried.set()
             else:
                 await end(stage, task, struck, trial)
     finally:
