@@ -203,8 +203,6 @@ async def one_await(trial: Trial, folder: Path, cancelled: set[Spot]) -> str:
         with watch.watching():
             task = asyncio.create_task(scene.act(stage))
             await ended(task, trial.repeat)
-            if how is How.TWICE and (others := asyncio.all_tasks() - {asyncio.current_task()}):
-                await asyncio.wait(others, timeout=PATIENCE)  # it no longer waits for what it ends
         await judge(trial, stage, task, strict=False)
         mend()
         if left:
@@ -217,6 +215,10 @@ async def judge(trial: Trial, stage: Stage, task: asyncio.Task[Any], *, strict: 
     """Check what holds at once: *strict*, when the run had to get over it."""
     where = trial.repeat
     scene = EVERY[trial.scene]
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if trial.fault in {How.TWICE, Fault.MEETS} and others:
+        # Cancelled while it ends, it waits no longer for what ends by itself: the state's closing.
+        await asyncio.wait(others, timeout=PATIENCE)
     if left := await left_tasks():
         raise Broken(f"tasks are left: {left}; repeat: {where}")
     promises.hold_to(promises.kept(await stage.seen()), where)

@@ -125,7 +125,7 @@ class Stage(Lab):
 
 
 def _without_probes(objects: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    probes = (DELETE_PROBE, b"s3flow-doctor-")
+    probes = (DELETE_PROBE, b"s3flow-doctor-", b"s3flow-probe-")
     return {key: data for key, data in objects.items() if not key.startswith(probes)}
 
 
