@@ -103,7 +103,7 @@ class Deaths:
         self.tried[point] += 1
         nth = rng.choice((1, 2, rng.randint(1, max(2, self.usual[point]))))
         if point in STOPS:
-            return [Death(point, 1, rng.randint(10, self.length))]
+            return [Death(point, 1, rng.randint(60, 140))]  # in the midst of any life
         if point in RESUMED:
             return [Death("part.brought", rng.choice((1, 2))), Death(point, 1)]
         return [Death(point, nth if self.usual[point] > 1 else 1)]
