@@ -88,6 +88,17 @@ async def _in_group(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> N
         await work(group)
 
 
+def heed_cancellation() -> None:
+    """Raise `CancelledError` if this task was asked to end: for who handles failures and goes on.
+
+    What fails while something is cleaned up takes the place of the cancellation that it is cleaned
+    up for.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def in_lanes(
     items: Items[T], call: Callable[[T], Awaitable[object]], at_once: int = LANES
 ) -> None:

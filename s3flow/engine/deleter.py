@@ -19,7 +19,8 @@ from s3flow.engine.route import Route
 from s3flow.engine.throttle import Blockade
 from s3flow.errors import Blocked, StateError, StateLost, Throttled
 from s3flow.events import DeletesHeld, DeletesResumed, Kept, Warned
-from s3flow.model import Change, State
+from s3flow.lanes import heed_cancellation
+from s3flow.model import Change, State, Transfer
 from s3flow.policies import VERIFICATION_FAILED
 from s3flow.ports import Holds, StateStore
 from s3flow.records import Due, Hold
@@ -45,6 +46,7 @@ class Deleter:
     holds: Holds
     clock: Callable[[], float] = time.time
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _claimed: dict[int, Transfer] = field(default_factory=dict)  # by row
     _remover: Remover = field(init=False)
     _breaker: Breaker = field(init=False)
     _held: str = ""  # why nothing is deleted, as it was told
@@ -115,10 +117,15 @@ class Deleter:
         """Delete what is due, a batch of it; False when there is nothing, or nothing may be deleted."""
         self._remover.refuted.clear()
         try:
+            await self._give_back()
             dues = await self._next()
             if not dues:
                 return False
-            removed = await self._remove(dues)
+            self._claimed = {due.transfer.id: due.transfer for due in dues}
+            removed = await self._remover.remove(dues)
+            self._breaker.looked(removed.seen, removed.lost)
+            await self._record(removed)
+            await self._give_back()
         except StateLost:
             raise
         except StateError as error:
@@ -150,19 +157,11 @@ class Deleter:
             passing("sources.due")
         return await self.state.claim_due(name, self._now(), BATCH)
 
-    async def _remove(self, dues: Sequence[Due]) -> Removed:
-        """Delete *dues* as far as it goes, and give back those of which nothing is known."""
-        left = {due.transfer.id: due.transfer for due in dues}
-        try:
-            removed = await self._remover.remove(dues)
-            self._breaker.looked(removed.seen, removed.lost)
-            await self._record(removed)
-            for change in (*removed.changes, *removed.kept):
-                left.pop(change.transfer.id, None)
-        finally:
-            if left:
-                await self.state.release(list(left.values()))
-        return removed
+    async def _give_back(self) -> None:
+        """Release what was claimed and of which nothing was recorded: of a last turn, or of this one."""
+        if self._claimed:
+            await self.state.release(list(self._claimed.values()))
+            self._claimed.clear()
 
     async def _record(self, removed: Removed) -> None:
         """Record a batch; what is not recorded is due still, and found to be gone the next time."""
@@ -171,9 +170,10 @@ class Deleter:
         if removed.changes:
             await self.recorder.flush()
         passing("delete.recorded")
-        if not removed.kept:
-            return
-        await self.state.save(removed.kept)
+        if removed.kept:
+            await self.state.save(removed.kept)
+        for change in (*removed.changes, *removed.kept):
+            self._claimed.pop(change.transfer.id, None)
         for change in removed.kept:
             place = (change.transfer.bucket, change.reason)
             told = place in self._told
@@ -182,6 +182,7 @@ class Deleter:
 
     async def _failed(self, error: Exception) -> bool:
         """Wait because of *error*; False when a flow that is to end need not wait for better times."""
+        heed_cancellation()
         self._failures += 1
         if isinstance(error, Throttled):
             self.route.gate.throttled(error.endpoint)

@@ -21,7 +21,7 @@ from s3flow.engine.uploads import abort_upload
 from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, CostReached, S3flowError, StateError
 from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned
-from s3flow.lanes import Group
+from s3flow.lanes import Group, heed_cancellation
 from s3flow.model import Sample
 from s3flow.ports import Wishes
 
@@ -193,6 +193,7 @@ class RunningFlow:
         while not stop.is_set():
             if kept is None:
                 await self.scan()
+                heed_cancellation()
             # A stop in the midst of a further try says nothing of the others.
             failed = self.scan_failed or (failed and stop.is_set())
             if not stop.is_set():

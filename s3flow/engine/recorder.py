@@ -12,6 +12,7 @@ from s3flow.crashpoints import passing
 from s3flow.engine.retry import UNEXPECTED, Again, Backoff, GiveUp, decide
 from s3flow.errors import Blocked, S3flowError, StateError, StateLost
 from s3flow.events import Emit, Recorded, Warned
+from s3flow.lanes import heed_cancellation
 from s3flow.model import Change, Flow, State, Stored
 from s3flow.ports import Target
 
@@ -118,6 +119,7 @@ class Recorder:
             except StateLost:
                 raise
             except StateError as error:
+                heed_cancellation()
                 # Nothing goes on in memory alone: workers wait behind the backlog until this passes.
                 if not warned:
                     self._emit(

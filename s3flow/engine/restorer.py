@@ -27,7 +27,7 @@ from s3flow.errors import (
     Throttled,
 )
 from s3flow.events import Retried, Warned
-from s3flow.lanes import in_lanes
+from s3flow.lanes import heed_cancellation, in_lanes
 from s3flow.model import (
     Change,
     Flow,
@@ -126,6 +126,7 @@ class Restorer:
             while not (moved.is_set() or stop.is_set()):
                 self._awake.clear()
                 pause = await self._turn()
+                heed_cancellation()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._awake.wait()

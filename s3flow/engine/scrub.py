@@ -16,7 +16,7 @@ from s3flow.engine.route import Route, Stopped, object_name
 from s3flow.engine.throttle import Gate
 from s3flow.errors import Blocked, StateError, StateLost
 from s3flow.events import Event, LookedAgain, Recorded, Warned
-from s3flow.lanes import in_lanes
+from s3flow.lanes import heed_cancellation, in_lanes
 from s3flow.model import State
 from s3flow.ports import StateStore
 from s3flow.records import Scrubbed
@@ -74,6 +74,7 @@ class Scrubber:
             except StateLost:
                 raise
             except (Blocked, StateError) as error:
+                heed_cancellation()
                 rest = LONGEST_REST
                 if self._blocked != error.reason:
                     self._blocked = error.reason

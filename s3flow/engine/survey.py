@@ -17,7 +17,7 @@ from s3flow.engine.retry import Again, Backoff, decide, wish
 from s3flow.engine.route import Route, Stopped
 from s3flow.errors import Blocked, PathConflict, Permanent, S3flowError, TargetExists, Throttled
 from s3flow.events import Warned
-from s3flow.lanes import in_lanes
+from s3flow.lanes import heed_cancellation, in_lanes
 from s3flow.model import (
     OUTCOMES,
     Discovered,
@@ -203,6 +203,7 @@ class Survey:
             except Blocked:
                 raise  # the flow waits, with an alarm
             except S3flowError as error:
+                heed_cancellation()
                 verdict = decide(error, attempts, LIST_ATTEMPTS, self.backoff)
                 if not isinstance(verdict, Again):
                     raise

@@ -31,6 +31,7 @@ from s3flow.errors import (
     Transient,
 )
 from s3flow.events import Retried, TransferEnded, TransferStarted
+from s3flow.lanes import heed_cancellation
 from s3flow.model import ARCHIVES, Change, Listed, Proof, State, Transfer
 from s3flow.policies import LOST_METADATA, WEAK_PROOF, Mode, Overwrite, RestorePolicy
 
@@ -99,6 +100,7 @@ class Worker:
                 raise
             finally:
                 self.blockade.leave(error, scout=scout)
+            heed_cancellation()
             if delay:
                 await self.route.stopped_within(delay)
             if self.route.stop.is_set():
@@ -192,6 +194,7 @@ class Worker:
         )
 
     async def _failed(self, transfer: Transfer, error: Exception) -> Change:
+        heed_cancellation()
         attempts = transfer.attempts
         if transfer.id in self.route.advanced and not isinstance(error, _FOR_NOTHING):
             attempts = 0  # or nothing of ten thousand parts would ever arrive whole

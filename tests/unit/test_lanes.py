@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s3flow.errors import ConnectionLost
-from s3flow.lanes import answers_of, in_lanes, together
+from s3flow.lanes import answers_of, heed_cancellation, in_lanes, together
 from tests.faults import Call, Faulty
 from tests.unit.lab import PARTS, Lab
 
@@ -141,3 +141,28 @@ async def test_a_death_ends_a_flow_whose_parts_fail_in_the_same_moment(tmp_path:
     assert running.done()
     with pytest.raises(BaseExceptionGroup):
         running.result()
+
+
+async def test_what_fails_in_cleaning_up_does_not_take_the_place_of_a_cancellation() -> None:
+    began = asyncio.Event()
+
+    async def works() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionLost("what it would remove cannot be reached either")
+
+    async def goes_on_for_ever() -> None:
+        while True:
+            try:
+                await works()
+            except ConnectionLost:
+                heed_cancellation()
+
+    heed_cancellation()  # nobody asked for anything
+    task = asyncio.create_task(goes_on_for_ever())
+    await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=5)
+    assert task.cancelled()
