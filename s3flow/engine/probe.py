@@ -198,13 +198,13 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
             return
         bucket = names[0]
     prefix = plan.target_key(flow, flow.source.prefix)
-    key = prefix + probe_name()
+    key = prefix + probe_name(flow.name)
     place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
     attributes = Attributes({}, {}, "STANDARD", 0)
 
     async def look() -> str:
         there = await target.find(bucket, [key])
-        return "answered" if not there else "the probe's name is taken"
+        return "answered" if not there else "answered; what a killed doctor left will be removed"
 
     async def write() -> str:
         body: Body = _ProbeBody()

@@ -8,13 +8,18 @@ from collections.abc import Sequence
 
 from s3flow.engine import plan
 from s3flow.engine.route import Route
-from s3flow.errors import Permanent, SameObject
+from s3flow.errors import Conflict, Permanent, SameObject
 from s3flow.model import Attributes, Listed, ObjectInfo
 from s3flow.policies import DELETE_PROBE
 
 LOOKS = 3  # objects that must be the same ones on both sides
 _IN_FOLDERS = b"s3flow-probe-"  # the names that DELETE_PROBE begins are for unfinished files there
 _PLAIN = Attributes({}, {}, "STANDARD", 0)
+
+
+def name_here(name: str) -> bytes:
+    """Give the end of a probe's key: what a death leaves goes with the next probe of *name* here."""
+    return hashlib.sha256(f"{socket.gethostname()}/{name}".encode()).hexdigest()[:16].encode()
 
 
 def may_meet(route: Route, bucket: str) -> bool:
@@ -69,9 +74,7 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
     flow, target = route.flow, route.target
     read, written = flow.source.prefix, flow.target.prefix
     there = plan.target_bucket(flow, bucket)
-    # What a death leaves is written over and removed by the next try of the same name here.
-    known = hashlib.sha256(f"{socket.gethostname()}/{flow.name}".encode()).hexdigest()
-    name = known[:16].encode()
+    name = name_here(flow.name)
     if not target.limits.etags:
         key = read + _IN_FOLDERS + name
         place = plan.target_key(flow, key)
@@ -87,9 +90,16 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
         if error is not None:
             raise error
         page = await route.source.list_page(bucket, key, b"")
+        seen = any(entry.key == key and entry.size == len(key) for entry in page.entries)
+        # Who else tries it, as the scan and the deletes of one flow may, has the same probe.
+        if not seen and not await target.find(there, [place]):
+            raise Conflict(
+                f"{there}: the probe {place.decode(errors='backslashreplace')} was removed by somebody "
+                f"else, so that it is not known whether {flow.source} and {flow.target} are the same"
+            )
     finally:
         await target.discard(there, place, stored)
-    if any(entry.key == key and entry.size == len(key) for entry in page.entries):
+    if seen:
         raise SameObject(
             f"{flow.source} and {flow.target} are the same objects: what was written to {there} by "
             f"{target.name} is seen in {bucket} by {route.source.name}. A move would delete its own "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from s3flow.engine import plan, verify
+from s3flow.engine import plan, selfsame, verify
 from s3flow.engine.route import Route
 from s3flow.errors import CopyRefused, S3flowError
 from s3flow.model import Attributes, Listed, Original, Span
@@ -28,9 +27,9 @@ class Found(NamedTuple):
     why: str
 
 
-def probe_name() -> bytes:
-    """Give a key's end that nobody else uses."""
-    return PROBE_NAME + os.urandom(8).hex().encode()
+def probe_name(flow: str) -> bytes:
+    """Give a key's end that no other flow uses, and the next doctor again."""
+    return PROBE_NAME + selfsame.name_here(flow)
 
 
 async def buckets_of(route: Route) -> tuple[list[str], int]:
@@ -133,6 +132,5 @@ async def _copy_part(route: Route, store: Target, bucket: str, entry: Listed) ->
 
 def _probe_place(route: Route, bucket: str) -> tuple[str, bytes]:
     flow = route.flow
-    return plan.target_bucket(flow, bucket), plan.target_key(
-        flow, flow.source.prefix
-    ) + probe_name()
+    prefix = plan.target_key(flow, flow.source.prefix)
+    return plan.target_bucket(flow, bucket), prefix + probe_name(flow.name)

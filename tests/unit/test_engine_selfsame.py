@@ -14,7 +14,7 @@ from s3flow.engine.retry import Backoff
 from s3flow.engine.selfsame import refuse_selfsame_for_moves
 from s3flow.engine.survey import Survey
 from s3flow.engine.wiring import RouteMaker, Wiring
-from s3flow.errors import SameObject
+from s3flow.errors import Conflict, SameObject
 from s3flow.events import BucketFailed
 from s3flow.model import Outcome, Place
 from s3flow.policies import Mode
@@ -190,6 +190,46 @@ async def test_the_probe_of_who_died_goes_with_the_next_one(tmp_path: Path, to_d
     assert there() == []
     if to_disk:
         await target.close()
+
+
+async def test_what_a_killed_doctor_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.put(b"x", 100)
+    target, lab.target = lab.target, Dying(lab.target)
+    with pytest.raises(ConnectionAbortedError):
+        _ = [each async for each in examine(_route(lab))]
+    assert len(lab.dst.keys("to")) == 1
+    lab.target = target
+    told = [each async for each in examine(_route(lab))]
+    assert all(each.ok for each in told)
+    assert any("a killed doctor left" in each.answer for each in told)
+    assert lab.dst.keys("to") == []
+
+
+class Meeting(Faulty):
+    """Lists only after somebody else, who tries the same, has removed the probe of both."""
+
+    def __init__(self, inner: MemoryStore, target: MemoryStore) -> None:
+        super().__init__(inner)
+        self.target = target
+        self.times = 1
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "list_page" and b"s3flow-probe-" in call.args[1] and self.times:
+            self.times -= 1
+            [probe] = [key for key in self.target.keys("to") if b"s3flow-probe-" in key]
+            await self.target.delete_object("to", probe, etag="")
+        return await go()
+
+
+async def test_a_probe_that_another_one_removed_proves_nothing(tmp_path: Path) -> None:
+    lab = moving(tmp_path, "", "")
+    lab.source = Meeting(lab.src, lab.dst)
+    with pytest.raises(Conflict, match="s3flow-probe-"):
+        await refuse_selfsame_for_moves(_route(lab), "from")
+    with pytest.raises(SameObject):
+        await refuse_selfsame_for_moves(_route(lab), "from")
+    assert lab.dst.keys("to") == []
 
 
 async def test_doctor_tells(tmp_path: Path) -> None:
