@@ -10,17 +10,22 @@ from tests.servers import Server
 GAPS: dict[str, dict[str, str]] = {
     "ceph": {
         "storage-classes": "its zone has STANDARD alone until an operator adds others",
+        "copied-version": "it does not say which version of the source it has copied",
+        "compared-deletes": "it deletes whatever is there, whatever If-Match says",
         "foreign-part-copies": "it denies UploadPartCopy to other accounts, whatever a policy says",
         "key store-only/": "its disk in memory is set up for names below 460 bytes",
     },
     "localstack": {
         "second-account": "it knows one account",
         "conditional-delete": "it refuses DeleteObject with If-Match: what doctor writes stays",
+        "compared-deletes": "it refuses DeleteObject with If-Match",
     },
     "ministack": {
         "foreign-buckets": "an account sees no bucket of another, whatever a policy says",
     },
     "minio": {
+        "compared-deletes": "it deletes whatever is there, whatever If-Match says",
+        "copied-version": "it does not say which version of the source it has copied",
         "copied-expires": "it forgets Expires when it copies an object by itself",
         "second-account": "its root user only: others need its admin API",
         "storage-classes": "it has STANDARD and REDUCED_REDUNDANCY",
@@ -48,6 +53,11 @@ def need(server: Server, what: str) -> None:
     """Skip the test, with the reason, when the store lacks *what*."""
     if reason := lacks(server, what):
         pytest.skip(f"{server.store}: {reason}")
+
+
+def moving(server: Server, **more: object) -> dict[str, object]:
+    """Give a flow that moves, on stores that do not compare before they delete as well."""
+    return {"mode": "move", "unguarded_delete": bool(lacks(server, "compared-deletes")), **more}
 
 
 def other(server: Server) -> int:

@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Stage
+from tests.e2e.gaps import lacks
 from tests.e2e.program import Program
 from tests.e2e.test_copies import open_source
 
-ODD = ["caf\u00e9", "cafe\u0301", "a ", "a", "A", '"quoted", and\nlines', "k" * 1000]
+LONG = "k" * 1000
+ODD = ["caf\u00e9", "cafe\u0301", "a ", "a", "A", '"quoted", and\nlines']
+
+
+def odd(stage: Stage) -> list[str]:
+    """Give the ODD keys, and a long one: as long as S3 takes it, or as the store does."""
+    return [*ODD, LONG[:200] if lacks(stage.server, "key store-only/") else LONG]
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -28,7 +35,7 @@ def done(stage: Stage) -> Program:
     """A flow that has moved objects, with two worker processes."""
     for number in range(20):
         stage.put(f"docs/{number:02}", b"x" * (number + 1))
-    for key in ODD:
+    for key in odd(stage):
         stage.put(f"odd/{key}")
     program = stage.program({"name": "documents", "exclude": ["docs/19"]}, workers=2)
     program.run("sync")
@@ -56,7 +63,7 @@ def test_each_object_is_a_row_and_the_chain_holds(stage: Stage, done: Program) -
     assert len(facts) == len(rows) == 27
     assert facts["docs/19"]["fact"] == "skipped"
     assert facts["docs/19"]["reason"] == "excluded"
-    assert {facts[f"odd/{key}"]["fact"] for key in ODD} == {"verified"}
+    assert {facts[f"odd/{key}"]["fact"] for key in odd(stage)} == {"verified"}
     etag = stage.ours.head_object(Bucket=stage.source, Key="docs/03")["ETag"].strip('"')
     row = facts["docs/03"]
     assert (row["etag"], row["target_etag"], row["size"]) == (etag, etag, 4)
@@ -110,12 +117,12 @@ def test_an_export_can_be_checked_without_the_state(done: Program, form: str) ->
     done.run("audit", "verify", "--file", str(later), code=1)
 
 
-def test_csv_has_the_keys_as_they_are(done: Program) -> None:
+def test_csv_has_the_keys_as_they_are(stage: Stage, done: Program) -> None:
     file = done.folder / "trail.csv"
     done.run("audit", "export", "--format", "csv", "--output", str(file))
     with file.open(newline="", encoding="utf-8") as text:
         keys = {row["key"] for row in csv.DictReader(text)}
-    assert keys >= {f"odd/{key}" for key in ODD}
+    assert keys >= {f"odd/{key}" for key in odd(stage)}
 
 
 def test_the_trail_survives_a_forgotten_flow(done: Program) -> None:
@@ -147,6 +154,8 @@ def test_the_version_that_was_copied_is_named(stage: Stage, method: str) -> None
     program.run("sync")
     (row,) = lines(program.run("audit", "export").out)
     assert row["method"] == ("put" if method == "stream-only" else "server_copy")
+    if method == "server-first" and lacks(stage.server, "copied-version"):
+        version = ""  # none rather than a guess: another may have been the newest one by then
     assert row["version_id"] == version
     _, one, _ = lines(program.run("report", "--certificate").out)
     assert one["version"] == version

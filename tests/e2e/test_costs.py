@@ -110,6 +110,7 @@ def test_copies_that_were_refused_are_planned_as_streams(stage: Stage) -> None:
 
 
 def test_prices_of_an_endpoint_are_what_its_plan_costs(stage: Stage) -> None:
+    need(stage.server, "storage-classes")
     for name in ("STANDARD", "GLACIER", "STANDARD_IA"):
         stage.put(name, b"x" * MIB, StorageClass=name)
     stage.endpoints["ours"]["prices"] = {

@@ -14,18 +14,13 @@ import pytest
 from tests.demo.compare import keys_of
 from tests.e2e.conftest import Stage
 from tests.e2e.content import digests_of_bucket, digests_of_folder, fill
+from tests.e2e.gaps import moving
 from tests.e2e.program import Program, adds_up
 from tests.e2e.proxy import Request
 from tests.e2e.test_kill import settle
-from tests.servers import Server
 
 OBJECTS = 400
 KILLS = 6
-
-
-def moving(server: Server, **more: object) -> dict[str, object]:
-    """Give a flow that moves, on stores that do not compare before they delete as well."""
-    return {"mode": "move", "unguarded_delete": server.store != "ministack", **more}
 
 
 def proven(folder: Path) -> set[str]:

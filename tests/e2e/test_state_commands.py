@@ -10,6 +10,7 @@ from pathlib import Path
 from s3flow.state import sql
 from s3flow.state.database import APPLICATION_ID
 from tests.e2e.conftest import Stage
+from tests.e2e.gaps import moving
 from tests.e2e.program import Program
 from tests.mariadb import Schemas
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_carried_is_said(stage: Stage) -> None:
 
 def test_a_hold_on_deletes_goes_along(stage: Stage, mysql_schemas: Schemas) -> None:
     stage.put("a")
-    program = stage.program({"name": "documents", "mode": "move"})
+    program = stage.program(moving(stage.server, name="documents"))
     program.run("scan")
     program.run("hold", "documents")
     program.run("state", "export", "file")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Stage
 from tests.e2e.content import digests_of_folder, put_large
+from tests.e2e.gaps import moving
 from tests.e2e.program import Done, Program
 from tests.servers import free_port
 
@@ -105,7 +106,7 @@ def test_another_disk_under_the_same_path_is_not_taken_for_lost_copies(stage: St
 def test_copies_whose_source_was_moved_away_are_proven_by_what_is_on_record(stage: Stage) -> None:
     for number in range(5):
         stage.put(f"{number}", f"body {number}".encode())
-    program = stage.program({**TO_DISK, "mode": "move"})
+    program = stage.program(moving(stage.server, **TO_DISK))
     program.run("sync")
     assert program.flow()["objects"]["deleted"] == 5
     assert counts(program)["results"]["proven"] == 5
