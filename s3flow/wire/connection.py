@@ -11,7 +11,9 @@ from s3flow.wire.framing import HEAD_END, MAX_HEAD, Framing, Head, parse_head
 from s3flow.wire.progress import Waiting, Watch
 
 SMALL: Final = 16 * 1024  # bytes that every connection owns: heads and small answers
-LARGE: Final = 256 * 1024  # bytes that it borrows while a larger body arrives
+# Bytes that it borrows while a larger body arrives. One more than a round number: parts have round
+# sizes, and a body that ends where the buffer does costs the connection (see `Response._finish`).
+LARGE: Final = 256 * 1024 + 1
 JOINED: Final = 16 * 1024  # bytes up to which copying is cheaper than a second write
 _MAX_SPARE: Final = 32  # large buffers kept for the next body: 8 MiB at most
 

@@ -42,6 +42,19 @@ async def test_connections_are_reused_last_in_first_out_up_to_the_limit(lane: La
         assert pool._idle[-1] is last
 
 
+@pytest.mark.parametrize("size", [16 * 1024, 256 * 1024, 1024 * 1024])
+async def test_bodies_of_round_sizes_that_arrive_at_once_do_not_cost_the_connection(
+    lane: Lane, size: int
+) -> None:
+    head = START + f"Content-Length: {size}\r\n\r\n".encode()
+    async with lane.serve(answers(head + bytes(size))) as served:
+        pool = lane.pool(served)
+        for _ in range(5):
+            response = await pool.request("GET", "/", {})
+            assert len(await response.read_all()) == size
+        assert served.connections == 1
+
+
 async def test_those_who_wait_for_a_connection_are_served_in_order(lane: Lane) -> None:
     async with lane.serve(answers(OK)) as served:
         pool = lane.pool(served, limit=1)
