@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("nth", "each call of each port fails in turn", 1.5, least=60),
+        Entry("nth", "each call of each port fails in turn", 1.5, ("sqlite",), least=60),
         Entry("sim", "lifetimes in one simulated machine", 2, ("sqlite",)),
         Entry("model", "what people do, beside a model of it", 2),
         Entry("storm", "a proxy that spoils what passes", 3, least=60),
@@ -48,7 +48,7 @@ CATCHES: dict[str, tuple[str, ...]] = {
     "missing-if-match-read": ("sim", "model", "storm"),
     "missing-if-match-delete": ("sim", "model"),
     "missing-fsync": ("power",),
-    "swallowed-cancellation": ("sim", "nth"),
+    "swallowed-cancellation": ("nth", "sim"),
     "reused-dirty-connection": ("hostile", "storm"),
     "leaked-secret": ("secrets",),
     "leaked-memory": ("soak",),
