@@ -18,7 +18,8 @@ USER 10440:10440
 VOLUME /var/lib/s3flow
 # SIGTERM drains for daemon.drain_timeout: give the container 40 s to stop (docker stop -t 40).
 STOPSIGNAL SIGTERM
-# Asks daemon.listen's default address, from inside the container.
+# Asks daemon.listen's default address, from inside the container, and needs no password. For who is outside of it:
+# S3FLOW__DAEMON__LISTEN=0.0.0.0:9440 with S3FLOW__DAEMON__LISTEN_PASSWORD, which other addresses are refused without.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9440/healthz', timeout=4)"]
 ENTRYPOINT ["s3flow"]

@@ -49,6 +49,19 @@ _SETTLE = "unit/test_local_settle.py::"
 _MOVES = "unit/test_moves.py::"
 _REMOVING = "contract/test_removing.py::"
 _UPLOADS = "unit/test_local_uploads.py::"
+_DOOR = "unit/test_web_door.py::"
+_SECRECY = "unit/test_secrecy.py::"
+_INTERRUPTED = "unit/test_interrupted.py::"
+_WIRE = "unit/test_wire_hostile.py::"
+_STORM = "torture/test_storm.py::"
+_KILL = "torture/test_kill.py::"
+_POWER = "torture/test_power.py::"
+_NAMES = "torture/test_names.py::"
+_NTH = "torture/test_nth.py::"
+_SIM = "torture/sim/test_sim.py::"
+_MODEL = "torture/test_model.py::"
+_HOSTILE = "torture/test_hostile.py::"
+_CANARIES = "torture/test_secrets.py::"
 
 READING = (
     Failure("B-01", "a body ends before its announced length",
@@ -146,7 +159,9 @@ WRITING = (
          _PARTS + "test_a_version_that_is_superseded_between_runs_leaves_no_upload",
          _PARTS + "test_a_killed_upload_goes_on_with_the_missing_parts_only",
          "contract/test_state.py::test_an_upload_that_is_about_to_be_asked_for_leaves_its_mark",
-         "e2e/test_kill.py::test_ten_kills_change_nothing"),
+         "contract/test_s3_foreign_answers.py::test_what_names_another_is_not",
+         "e2e/test_kill.py::test_ten_kills_change_nothing",
+         _KILL + "test_killed_at_its_points_it_goes_on"),
         "uploads of a state that was lost are not looked for: a lifecycle rule removes them",
     ),
     Failure("B-17", "a part lands after its upload was aborted, and stays",
@@ -247,6 +262,9 @@ CHECKING = (
         (_FAULTS + "test_a_flipped_bit_is_found_and_sent_again",
          _FAULTS + "test_what_always_arrives_damaged_fails_and_leaves_nothing",
          _SENDING + "test_a_reused_buffer_never_corrupts_the_stream",
+         "unit/test_reading.py::test_a_bit_that_turns_on_the_way_from_the_source_is_seen",
+         "unit/test_reading.py::test_a_damaged_file_of_a_source_with_a_multipart_etag_is_seen",
+         _STORM + "test_the_promises_hold_in_a_storm",
          _DISK + "test_a_flipped_bit_is_found_by_md5_and_by_digest"),
     ),
     Failure("B-38", "an object changes and keeps its size and its time",
@@ -351,7 +369,8 @@ KEYS = (
          _PATHS + "test_what_is_not_refused_names_one_place_below_the_root",
          _PATHS + "test_links_are_never_followed",
          _PATHS + "test_a_link_that_appears_later_is_not_followed",
-         "e2e/test_fidelity.py::test_odd_keys_arrive_on_disk_or_are_refused_by_rule"),
+         "e2e/test_fidelity.py::test_odd_keys_arrive_on_disk_or_are_refused_by_rule",
+         _NAMES + "test_a_folder_refuses_what_the_rule_says_and_keeps_the_rest_as_it_is"),
     ),
     Failure("B-57", "a file and a directory, or two spellings on a folding disk, want one place",
         (_SURVEY + "test_path_conflicts_are_decided_alike_for_every_page_size_and_run",
@@ -372,7 +391,8 @@ KEYS = (
          _TARGET + "test_a_key_is_kept_exactly_or_refused_beforehand",
          _UPLOADS + "test_a_header_is_read_as_it_was_written",
          "contract/test_state.py::test_keys_are_bytes_and_every_one_is_its_own_object",
-         "unit/test_observe_logs.py::test_keys_cannot_forge_lines"),
+         "unit/test_observe_logs.py::test_keys_cannot_forge_lines",
+         _NAMES + "test_names_arrive_everywhere_or_are_refused_by_rule"),
     ),
 )  # fmt: skip
 
@@ -380,7 +400,10 @@ MOVES = (
     Failure("B-60", "the source is overwritten between the proof and the delete",
         (_MOVES + "test_what_was_overwritten_survives_and_is_moved_too",
          "e2e/test_moves.py::"
-         "test_what_is_overwritten_between_proof_and_delete_survives_and_is_moved_too"),
+         "test_what_is_overwritten_between_proof_and_delete_survives_and_is_moved_too",
+         _MODEL + "test_s3flow_does_what_the_model_says",
+         "contract/test_state_due.py::"
+         "test_a_newer_version_waits_for_the_delete_of_the_one_before"),
     ),
     Failure("B-61", "a store deletes whatever is there, and says of every condition that it holds",
         (_REMOVING + "test_a_store_that_does_not_compare_is_found_out",
@@ -422,6 +445,9 @@ MOVES = (
     ),
     Failure("B-69", "death between the copy, its record, the delete and its record",
         (_MOVES + "test_death_around_a_delete_loses_nothing",
+         _SIM + "test_no_promise_is_broken_in_any_life",
+         _KILL + "test_killed_at_its_points_it_goes_on",
+         _KILL + "test_two_hundred_kills_break_no_promise",
          _MOVES + "test_any_call_of_the_state_may_fail",
          "e2e/test_moves.py::test_a_move_under_kills_loses_nothing"),
     ),
@@ -441,6 +467,8 @@ DISK = (
          _SETTLE + "test_directories_made_once_are_synced_once",
          _SETTLE + "test_a_directory_that_cannot_be_synced_is_not_called_durable",
          "unit/test_recorder.py::test_the_target_is_durable_before_the_state_says_so",
+         _POWER + "test_nothing_that_counts_is_lost_with_the_power",
+         _POWER + "test_what_a_killed_process_left_is_durable_before_work_begins",
          _UPLOADS + "test_a_part_counts_once_data_and_then_journal_are_durable"),
     ),
     Failure("B-72", "a crash leaves temporary files, or two attempts share one",
@@ -526,4 +554,74 @@ DATABASE = (
     ),
 )  # fmt: skip
 
-FAILURES = (*READING, *WRITING, *CHECKING, *ASKING, *KEYS, *MOVES, *DISK, *FROZEN, *DATABASE)
+PROCESS = (
+    Failure("B-111", "a cancellation is swallowed, or its cleanup is cancelled as well",
+        (_NTH + "test_every_await_of_the_engine_is_cancelled",
+         _NTH + "test_a_swallowed_cancellation_is_found",
+         "unit/test_cancellation.py::"
+         "test_a_cancellation_is_not_lost_in_the_cancelling_of_the_flows",
+         _INTERRUPTED + "test_nothing_is_left_of_a_daemon_that_is_cancelled_while_it_drains"),
+    ),
+    Failure("B-112", "SIGTERM, a second one, or SIGKILL at any moment",
+        (_KILL + "test_killed_at_its_points_it_goes_on",
+         _KILL + "test_killed_with_worker_processes_and_a_server_it_goes_on",
+         "unit/test_cancellation.py::"
+         "test_a_flow_that_takes_too_long_to_drain_is_cancelled_and_resumed"),
+    ),
+    Failure("B-114", "memory, files or tasks grow with what has passed",
+        ("torture/test_soak.py::test_a_daemon_soaks_for_some_seconds",
+         "torture/test_flatness.py::test_what_grows_is_not"),
+        "the test is short: `make soak HOURS=n` takes hours",
+    ),
+    Failure("B-116", "one stage of the pipeline dies, and the others wait for it for ever",
+        (_NTH + "test_any_call_may_fail",
+         _INTERRUPTED + "test_a_task_that_was_cancelled_by_nobody_fails_its_group",
+         _INTERRUPTED + "test_a_state_that_gives_up_takes_the_daemon_down",
+         "unit/test_cancellation.py::test_a_recorder_that_dies_takes_the_daemon_down"),
+    ),
+)  # fmt: skip
+
+SECURITY = (
+    Failure("B-130", "the time of a refusal tells of the password",
+        (_DOOR + "test_who_has_not_the_password_learns_nothing",),
+        "no test measures time: digests of one length are compared",
+    ),
+    Failure("B-131", "a login that is no text, no base64 or has no colon is an error of ours",
+        (_DOOR + "test_who_has_not_the_password_learns_nothing",
+         _HOSTILE + "test_servers_stores_and_clients_that_mean_harm"),
+    ),
+    Failure("B-132", "other machines reach a listener that asks for nothing",
+        ("unit/test_config.py::test_remote_listener_needs_a_password",
+         _DOOR + "test_who_has_the_password_is_answered",
+         _DOOR + "test_a_name_that_others_may_give_to_our_address_is_not_answered"),
+    ),
+    Failure("B-133", "secrets in logs, tracebacks, exceptions, answers or the state",
+        (_CANARIES + "test_no_canary_is_heard_whatever_fails",
+         _CANARIES + "test_a_secret_that_leaks_is_found",
+         _SECRECY + "test_what_a_server_repeats_in_another_form_is_hidden",
+         _SECRECY + "test_a_secret_in_a_wrong_place_of_the_file_is_not_repeated"),
+    ),
+    Failure("B-134", "a key, or a server's words, forge lines of the log or act on the terminal",
+        (_NAMES + "test_what_is_shown_of_a_key_acts_on_nothing",
+         _NAMES + "test_a_terminal_is_shown_what_could_act_on_it_escaped",
+         "unit/test_said_by_servers.py::test_words_and_request_ids_are_shown_escaped",
+         "unit/test_observe_logs.py::test_keys_cannot_forge_lines"),
+    ),
+    Failure("B-138", "requests or answers that two parsers read differently, or that swell",
+        (_HOSTILE + "test_servers_stores_and_clients_that_mean_harm",
+         _HOSTILE + "test_a_connection_that_is_used_again_too_early_is_found",
+         _DOOR + "test_what_is_no_http_is_answered_in_two_words_and_logged_nowhere",
+         _WIRE + "test_an_answer_that_fills_the_buffer_hides_none_behind_it",
+         _WIRE + "test_xml_that_would_take_a_hundred_times_its_size_is_refused"),
+    ),
+    Failure("B-139", "clients that come in crowds, are slow, or never end",
+        (_DOOR + "test_a_crowd_keeps_nobody_out_and_is_kept_small",
+         _DOOR + "test_who_asks_stays_while_others_come",
+         _HOSTILE + "test_what_has_no_end_is_held_in_little_memory"),
+    ),
+)  # fmt: skip
+
+FAILURES = (
+    *(*READING, *WRITING, *CHECKING, *ASKING, *KEYS, *MOVES, *DISK, *FROZEN, *DATABASE),
+    *(*PROCESS, *SECURITY),
+)

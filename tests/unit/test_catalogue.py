@@ -22,6 +22,9 @@ NUMBERS = (
     *range(70, 75),  # local disk
     *range(75, 80),  # archive tiers
     *range(90, 96),  # a server for the state
+    *(111, 112, 114, 116),  # processes and their tasks
+    *range(130, 135),  # passwords, secrets, forged lines
+    *(138, 139),  # hostile servers and clients
 )
 
 
