@@ -153,7 +153,8 @@ class Gate:
     async def admit(self, request: web.Request, handler: _Ask) -> web.StreamResponse:
         """Ask *handler* for those who may."""
         if not self.is_guarded:
-            if not is_address(request.headers.get("Host", "")):
+            host = request.headers.get("Host", "")
+            if host and not is_address(host):  # load balancers' checks in HTTP/1.0 name none
                 # A page in somebody's browser may give its own name our address, and read us.
                 return _refused(421, "ask by an address or localhost, or set listen_password\n")
             return await handler(request)
