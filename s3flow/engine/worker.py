@@ -214,22 +214,32 @@ class Worker:
             return change
         current = self.route.begun.get(transfer.id, transfer)
         left = await self._abort(current)
-        if not current.upload_id and isinstance(left, Transient | Throttled | Blocked):
-            # Nothing but this state tells of the upload: once more, until it could be looked for.
-            change = self._pending(transfer)
-            change.attempts, change.message = attempts, str(error)
-            delay = self.backoff.delay(verdict.attempts)
-            change.retry_at = int((time.time() + delay) * 1000)
-            return change
+        told = str(error) or type(error).__name__
+        if left is not None and not current.upload_id:
+            if self._looks_again(left, verdict.attempts):
+                # Nothing but this state tells of the upload: once more, until it could be looked for.
+                change = self._pending(transfer)
+                change.attempts = verdict.attempts if isinstance(left, Transient) else attempts
+                change.message = told
+                change.retry_at = int((time.time() + self.backoff.delay(verdict.attempts)) * 1000)
+                return change
+            told += f"; an upload may be left open at the target, where none could be looked for: {left}"
         return Change(
             transfer,
             # Nothing is lost with an object that its owner deleted.
             State.SKIPPED if isinstance(error, SourceGone) else State.FAILED,
             reason=verdict.reason,
-            message=str(error) or type(error).__name__,
+            message=told,
             attempts=verdict.attempts,
             upload_id=None if left is None else current.upload_id,
         )
+
+    def _looks_again(self, left: Exception, attempts: int) -> bool:
+        """Say whether to look for an upload once more, as *left* was in the way of it."""
+        if isinstance(left, Throttled | Blocked):
+            return True  # waited out, as everywhere
+        # As often again as it was tried. A flow that is to end does so, whatever the target does.
+        return isinstance(left, Transient) and attempts < 2 * self.route.flow.max_attempts
 
     async def _planned_again(self, transfer: Transfer) -> Change:
         """Go on with the version that is at the source now; nothing of the old one is kept."""

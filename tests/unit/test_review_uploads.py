@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from s3flow.errors import ConnectionLost, Corrupted
+from s3flow.errors import BadAnswer, ConnectionLost, Corrupted
 from s3flow.events import Recorded, Retried
 from s3flow.model import Outcome
 from tests.faults import Call, Faulty, LostAnswer, Raising, Recording
@@ -124,3 +124,16 @@ async def test_an_object_fails_only_once_an_upload_that_nobody_knows_was_looked_
     lab.target = Down(LostAnswer(lab.dst, "create_multipart_upload", times=9))
     assert await lab.sync() == {Outcome.FAILED: 1}
     assert lab.uploads() == []
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("down"), BadAnswer("about another")])
+async def test_a_target_where_uploads_neither_begin_nor_are_listed_keeps_no_flow_from_its_end(
+    lab: Lab, error: Exception
+) -> None:
+    lab.change(**PARTS, max_attempts=2)
+    lab.put(b"1", 3000)
+    broken = {"create_multipart_upload", "list_multipart_uploads"}
+    lab.target = Raising(lab.dst, error, lambda call: call.method in broken)
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    [(message,)] = lab.query("SELECT message FROM objects")
+    assert "an upload may be left open" in message
