@@ -63,14 +63,15 @@ def meet_everywhere(ledger: Ledger) -> None:
 
 def test_a_swallowed_cancellation_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nth_trials, "PATIENCE", 5.0)
-    heard = lanes.together
+    heard, heeded = lanes.together, lanes.heed_cancellation
     bugs.plant("swallowed-cancellation")
-    deaf = lanes.together
+    deaf, heedless = lanes.together, lanes.heed_cancellation
     try:
         with pytest.raises(Broken, match="it hangs"):
             meet_everywhere(ledger)
     finally:
         bugs.replace(deaf, heard)
+        bugs.replace(heedless, heeded)
 
 
 def test_nothing_is_missed_where_awaits_are_looked_for() -> None:
