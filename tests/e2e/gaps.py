@@ -35,6 +35,7 @@ GAPS: dict[str, dict[str, str]] = {
         "key store-only/": "it refuses components over 255 bytes",
     },
     "versitygw": {
+        "versions": "it keeps them only when it is given a folder for them",
         "storage-classes": "it takes any and lists STANDARD",
         "key store-only/a//b": "over a folder it stores a/b instead, without a word",
         "key store-only/./dot": "over a folder it stores dot instead, without a word",

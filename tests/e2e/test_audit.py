@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Stage
-from tests.e2e.gaps import lacks
+from tests.e2e.gaps import lacks, need
 from tests.e2e.program import Program
 from tests.e2e.test_copies import open_source
 
@@ -144,6 +144,7 @@ def test_what_cannot_be_checked_is_said(done: Program) -> None:
 
 @pytest.mark.parametrize("method", ["stream-only", "server-first"])
 def test_the_version_that_was_copied_is_named(stage: Stage, method: str) -> None:
+    need(stage.server, "versions")
     status = {"Status": "Enabled"}
     stage.ours.put_bucket_versioning(Bucket=stage.source, VersioningConfiguration=status)
     stage.put("a")
