@@ -10,7 +10,9 @@ import pytest
 
 from s3flow.config import load
 from s3flow.errors import ConfigError, CredentialsMissing, S3flowError
+from s3flow.model import Doomed
 from s3flow.observe import logs
+from s3flow.policies import Guard
 from s3flow.stores.s3 import S3Settings
 from s3flow.stores.s3.credentials import Keyring
 from tests.contract.s3_scripted import BUCKET, TOKEN, Answer, error, scripted
@@ -62,6 +64,24 @@ async def test_what_a_server_repeats_in_another_form_is_hidden() -> None:
     assert TOKEN[:9] not in said
     assert TOKEN.encode().hex()[:16] not in said
     assert told[4:12] not in said
+
+
+async def test_a_key_that_shares_letters_with_a_code_of_s3_hides_no_meaning() -> None:
+    async with scripted(lambda _: error(403, "InvalidAccessKeyId", "myAccessKey?")) as server:
+        store = server.store(server.settings(access_key_id="myAccessKey"))
+        with pytest.raises(CredentialsMissing, match=r"InvalidAccessKeyId: \*\*\*\?"):
+            await store.list_page(BUCKET, b"", b"")
+
+
+async def test_what_is_said_of_one_of_many_deletes_repeats_nothing_either() -> None:
+    refusal = f"<Key>a</Key><Code>AccessDenied</Code><Message>{TOKEN}</Message>"
+    body = f"<DeleteResult><Error>{refusal}</Error></DeleteResult>".encode()
+    async with scripted(lambda _: Answer(200, body)) as server:
+        store = server.store(server.settings(session_token=TOKEN))
+        doomed = [Doomed(b"a", "0" * 32, "v1"), Doomed(b"b", "0" * 32, "v1")]
+        [told, _] = await store.delete_objects(BUCKET, doomed, Guard.EACH)
+    assert "***" in str(told)
+    assert TOKEN not in str(told)
 
 
 async def test_what_an_agent_answers_amiss_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,9 +153,11 @@ class Removals:
         return found
 
     def _refusal(self, bucket: str, where: str, said: Document) -> Exception:
-        code = said.text("Code")
+        code, message = said.text("Code"), self._rest.hidden(said.text("Message"))
         status = _STATUS.get(code, _UNKNOWN)
-        failure = Failure("DeleteObject", where, status, code, said.text("Message"), {})
+        if code not in _STATUS:
+            code = self._rest.hidden(code)
+        failure = Failure("DeleteObject", where, status, code, message, {})
         return self._rest.error(bucket, failure)
 
     # --- does the store keep its word? -----------------------------------------------------------

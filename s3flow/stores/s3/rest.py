@@ -16,7 +16,7 @@ from s3flow.secrecy import Secrets
 from s3flow.stores.s3.address import AddressBook, checked_region, region_of_endpoint
 from s3flow.stores.s3.credentials import Keyring
 from s3flow.stores.s3.settings import S3Settings
-from s3flow.stores.s3.translate import EXPIRED, REQUEST_ID, UNKNOWN_KEYS, Failure, translate
+from s3flow.stores.s3.translate import CODES, EXPIRED, REQUEST_ID, UNKNOWN_KEYS, Failure, translate
 from s3flow.wire import Origin, Pool, Response, Timeouts, proxy_for
 from s3flow.wire.sigv4 import Credentials, Signer, quote_key
 from s3flow.wire.xml import parse_error
@@ -158,7 +158,7 @@ class Rest:
         seals = [value for name, value in call.headers.items() if name.endswith("-customer-key")]
 
         def hide(text: str) -> str:
-            text = self._keyring.redact(text[:MESSAGE_LIMIT])
+            text = self.hidden(text)
             return Secrets(seals).without(text) if seals else text
 
         headers = response.headers
@@ -166,9 +166,13 @@ class Rest:
             headers = {**headers, REQUEST_ID: hide(headers[REQUEST_ID])}
         where = self.where(call.bucket, call.key)
         code, message, fields = found or ("", "", {})
-        return Failure(
-            call.operation, where, response.status, hide(code), hide(message), headers, fields
-        )
+        if code not in CODES:  # else it means something, whatever letters a key has
+            code = hide(code)
+        return Failure(call.operation, where, response.status, code, hide(message), headers, fields)
+
+    def hidden(self, text: str) -> str:
+        """Give the first of a server's words without the secrets that they may repeat."""
+        return self._keyring.redact(text[:MESSAGE_LIMIT])
 
     async def _failure(self, call: Call, response: Response) -> Failure:
         if call.method != "HEAD":

@@ -68,6 +68,7 @@ _BY_CODE: Mapping[str, type[errors.S3flowError]] = {
     "KeyTooLongError": errors.NameTooLong,
     "RequestTimeTooSkewed": errors.ClockSkewed,
 }
+CODES = frozenset((*_THROTTLING, *_BY_CODE))
 _BY_STATUS: Mapping[int, type[errors.S3flowError]] = {
     307: errors.ServerError,  # "temporary": a bucket that is not known everywhere yet, or a proxy
     403: errors.AccessDenied,
