@@ -189,6 +189,14 @@ def missing_fsync_of_names() -> None:
 
 
 @bug
+def missing_fsync_of_parts() -> None:
+    """Note parts of files as written that are not durable."""
+    from s3flow.stores.local import journal, uploads
+
+    uploads._commit = lambda data, log, line: journal.append(log, line)
+
+
+@bug
 def missing_fsync_of_adopted() -> None:
     """Rely on files of others that they may not have made durable."""
     from s3flow.stores.local import LocalStore

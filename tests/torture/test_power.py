@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3flow.state.database import SqliteDatabase
-from s3flow.stores.local import LocalStore
+from s3flow.stores.local import LocalStore, uploads
 from s3flow.stores.local.settle import Settlement
 from tests.torture import bugs, power
 from tests.torture.disk import Cut, Disk, Loss, Made, Synced, Wrote
@@ -36,6 +36,7 @@ def test_nothing_that_counts_is_lost_with_the_power(tmp_path: Path) -> None:
     [
         ("missing-fsync", Settlement, "_sync_data", 1),
         ("missing-fsync-of-names", Settlement, "_sync_directories", 1),
+        ("missing-fsync-of-parts", uploads, "_commit", 2593816829),
         ("missing-fsync-of-adopted", LocalStore, "flush", 34),
         ("missing-fsync-of-state", SqliteDatabase, "_prepare", 1),
     ],
