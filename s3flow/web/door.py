@@ -154,7 +154,8 @@ class Gate:
         """Ask *handler* for those who may."""
         if not self.is_guarded:
             host = request.headers.get("Host", "")
-            if host and not is_address(host):  # load balancers' checks in HTTP/1.0 name none
+            is_check = not host and request.path in OPEN_TO_ALL  # by a load balancer, in HTTP/1.0
+            if not is_check and not is_address(host):
                 # A page in somebody's browser may give its own name our address, and read us.
                 return _refused(421, "ask by an address or localhost, or set listen_password\n")
             return await handler(request)

@@ -103,6 +103,8 @@ async def test_an_address_is(unguarded: int, host: str) -> None:
 async def test_a_check_in_http_1_0_which_names_no_host_is_answered(unguarded: int) -> None:
     answer = await say(unguarded, b"GET /healthz HTTP/1.0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 200 ")
+    answer = await say(unguarded, b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 421 ")
 
 
 async def test_what_is_no_http_is_answered_in_two_words_and_logged_nowhere(
