@@ -86,6 +86,10 @@ class Chances:
         # So many calls, of stores or of the state, until then: early ones are as good as late ones.
         self.at_state = self.end is End.KILL and rng.random() < 0.5
         self.until_end = int(10 ** rng.uniform(0, 2.4))
+        # A death is worth most beside parts that may fail: it waits for some.
+        self.amid_parts = self.end is End.DIE and rng.random() < 0.7
+        if self.amid_parts:
+            self.until_end = rng.randrange(40)
 
     def _drawn(self, kinds: type[Trouble] | type[Cut], wild: float) -> dict[str, float]:
         draw = self._rng

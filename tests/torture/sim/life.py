@@ -11,7 +11,7 @@ from s3flow.engine.daemon import Daemon
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.wiring import Pace, Wiring
 from s3flow.errors import ConnectionLost, CredentialsMissing, Truncated
-from s3flow.events import Event, PageMerged, Recorded, Retried
+from s3flow.events import Event, PageMerged, Recorded, Retried, TransferStarted
 from s3flow.model import Doomed
 from s3flow.ports import Body
 from s3flow.records import Hold
@@ -20,7 +20,7 @@ from s3flow.stores.crc64 import Crc64Nvme
 from tests.faults import Call, Faulty, FaultyBody
 from tests.torture.sim.chance import DONE_FIRST, ERRORS, Chances, Cut, End, Trouble
 from tests.torture.sim.database import Fate, SimDatabase
-from tests.torture.sim.loop import Process
+from tests.torture.sim.loop import STEP, Process
 
 if TYPE_CHECKING:
     from tests.torture.sim.world import World
@@ -37,6 +37,9 @@ SENT_AT_ONCE = {
 }
 
 
+PARTS = {"upload_part", "upload_part_copy"}
+MEETING = 4  # steps after a death in which connections break: so soon do others hear of it
+SOON = 0.1  # seconds after a death, by which nobody works on
 _TOLD = (bytes, str, int, tuple, list)  # arguments that are the same in each run
 
 
@@ -76,8 +79,10 @@ class Life:
         self.ended = asyncio.Event()  # by a death, or by an order to end
         self.process.on_death.append(self.ended.set)
         self.died = False
+        self.died_at = 0.0
         self.stopped_at: float | None = None
         self.calls = 0
+        self._under_way: dict[asyncio.Future[None], Call] = {}  # what each waits for
         self._blocked_until: dict[str, float] = {}
         self._refused_until = 0.0
 
@@ -109,6 +114,8 @@ class Life:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Retried) and event.reason == "unexpected":
             self.world.wrong.append(f"an unexpected error: {event.message}")
+        if isinstance(event, TransferStarted) and self.died and self.loop.now > self.died_at + SOON:
+            self.world.wrong.append("a life whose call had died begins another transfer")
         if isinstance(event, Recorded):
             told = [(it.transfer.key, it.transfer.etag, it.state.value) for it in event.changes]
             self.world.mark("recorded", told)
@@ -117,17 +124,19 @@ class Life:
 
     # --- what comes to an end ----------------------------------------------------------------------
 
-    def _counted(self) -> None:
+    def _counted(self, call: Call) -> None:
         """Count a call; the one that is to be the last one ends this life in its way."""
         self.calls += not self.chances.at_state
-        if self.calls != self.chances.until_end or self.chances.end is End.NONE:
-            return
-        if self.chances.end is End.DIE:
+        if self.chances.end is End.DIE and self.calls >= self.chances.until_end:
+            if self.chances.amid_parts and not self._is_amid_parts(call):
+                return
             self.world.note(End.DIE.value)
-            self.died = True
+            self.died, self.died_at = True, self.loop.now
             self.ended.set()
+            self._break_off()
             raise Died
-        self.end(self.chances.end)
+        if self.calls == self.chances.until_end and self.chances.end is not End.NONE:
+            self.end(self.chances.end)
 
     def end(self, how: End) -> None:
         """End this life in the way of *how*, unless it has ended."""
@@ -145,6 +154,27 @@ class Life:
                 self.ended.set()
             case End.TAKEOVER:
                 self.ended.set()
+
+    def _is_amid_parts(self, call: Call) -> bool:
+        """Say whether parts of another object are on their way."""
+        others = (other for other in self._under_way.values() if other.args[1:2] != call.args[1:2])
+        return any(other.method in PARTS for other in others)
+
+    def _break_off(self) -> None:
+        """Let connections break beside a death: a failure may meet the cancellation that follows."""
+        for future in self._under_way:
+            self.loop.call_later(self.world.rng.randrange(MEETING) * STEP, _lose, future)
+
+    async def _pass(self, seconds: float, call: Call) -> None:
+        """Let time pass in a call, unless its connection breaks."""
+        future = self.loop.create_future()
+        self._under_way[future] = call
+        timer = self.loop.call_later(seconds, _end, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            del self._under_way[future]
 
     async def _last(self) -> None:
         """Go no further in a process that is dead."""
@@ -179,22 +209,23 @@ class Life:
             raise Died
         world, chances = self.world, self.chances
         world.mark(call.method, [each for each in call.args if isinstance(each, _TOLD)])
-        self._counted()
+        self._counted(call)
         await self._last()
         store.watch(call)
         trouble = None if chances.calm else chances.call()
         if self.loop.now < self._blocked_until.get(store.name, 0.0):
-            await asyncio.sleep(chances.delay())
+            await self._pass(chances.delay(), call)
             raise CredentialsMissing("no credentials")
         if trouble is not None:
             world.note(trouble.value)
         if trouble is Trouble.BLOCK:
             self._blocked_until[store.name] = self.loop.now + world.rng.uniform(0, 100)
         if trouble is not None and trouble not in DONE_FIRST:
-            await asyncio.sleep(chances.delay())
+            await self._pass(chances.delay(), call)
             raise ERRORS[trouble]()
         answer = await self._carried_out(call, go)
-        await asyncio.sleep(60 if trouble is Trouble.STALL else chances.delay())
+        seconds = 60 if trouble is Trouble.STALL else chances.delay()
+        await self._pass(seconds, call)
         await self._last()
         if trouble is not None:
             if hasattr(answer, "close"):
@@ -206,7 +237,7 @@ class Life:
         """Send a request; what is on its way arrives, whatever becomes of who sent it."""
         chances = self.chances
         if call.method not in SENT_AT_ONCE or self.world.rng.random() >= chances.late:
-            await asyncio.sleep(chances.delay())
+            await self._pass(chances.delay(), call)
             await self._last()
             return await go()
         self.world.note("sent, and late")
@@ -242,6 +273,16 @@ class Life:
             chunk = memoryview(bytearray(chunk))
             chunk[self.world.rng.randrange(len(chunk))] ^= 0x10
         return chunk
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _lose(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(ConnectionLost("it broke in the same moment"))
 
 
 class Port(Faulty):

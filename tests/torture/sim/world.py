@@ -268,6 +268,8 @@ class World:
             return
         if life.stop.is_set() or life.died:
             await asyncio.wait({main}, timeout=TO_STOP)
+            if life.process.dead:  # a kill came before its end
+                return
         elif life.ended.is_set():  # another one takes over
             return
         if not main.done():
