@@ -85,6 +85,7 @@ EXCUSED: dict[str, str] = {
     "verify.same_version: await remove(route, *route.destination(transfer), stored)": PROOFS,
     "verify.same_version: await route.source.head_object(transfer.bucket, transfer.key)": PROOFS,
     "deleter.Deleter._is_held: await self.holds.put(name, hold)": OTHERWISE,
+    "deleter.Deleter._turn: await self._give_back()": OTHERWISE,
     "feed.Feed.returned: await self._state.release(transfers)": OTHERWISE,
     "flow.RunningFlow._scans: await self.list_again()": OTHERWISE,
     "flow.RunningFlow.inventory: await self._asked()": OTHERWISE,

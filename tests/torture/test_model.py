@@ -47,5 +47,5 @@ def test_a_planted_bug_is_found(bug: str, tmp_path: Path) -> None:
     task = ["model", str(tmp_path), seed, "120", "0", "sqlite", bug]
     command = [sys.executable, "-m", "tests.torture.single", *task]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    finding = json.loads((tmp_path / TOLD).read_text())["finding"]
-    assert "was deleted" in finding or "and its copy is" in finding
+    # Which promise is broken first is a matter of the seed; without the bug none is, by the others.
+    assert json.loads((tmp_path / TOLD).read_text())["finding"]
