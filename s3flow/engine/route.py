@@ -58,6 +58,7 @@ class Route:
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id
+    part_numbers: bool = False  # the source has told of a part by its number
     advanced: set[int] = field(default_factory=set)  # ids of transfers that a part more arrived of
     readings: dict[str, Reading] = field(default_factory=dict)  # of open uploads, by their ids
 

@@ -261,13 +261,29 @@ async def source_layout(route: Route, transfer: Transfer, limits: Limits) -> pla
     """Find the boundaries of the source's parts, asking for part 1 where the source knows it."""
     if not plan.parts_in(transfer.etag):
         return None
-    try:
-        first = await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
-    except Refused:
-        first = None  # not every store can be asked for a part by its number
+    first = await _first_part(route, transfer)
     knows = first is not None and first.parts_count is not None
+    route.part_numbers = route.part_numbers or knows
     size = first.size if first is not None and knows else None
     return plan.source_layout(transfer.size, transfer.etag, size, limits)
+
+
+async def _first_part(route: Route, transfer: Transfer) -> ObjectInfo | None:
+    """Ask for part 1 by its number; None where the source does not take such questions.
+
+    A guess at its boundaries leaves an object without a proof for good, and a HEAD has no body that
+    would say why it was refused: so that is asked twice, and of a source that has told of a part it is
+    an error.
+    """
+    for last in (False, True):
+        try:
+            return await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
+        except Refused:
+            if route.part_numbers:
+                raise
+            if last:
+                break
+    return None
 
 
 async def same_version(route: Route, transfer: Transfer, stored: Stored) -> ObjectInfo:

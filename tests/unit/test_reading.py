@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from s3flow.errors import Refused
 from s3flow.events import BytesMoved, Retried
 from s3flow.model import Outcome
 from s3flow.policies import Mode
 from s3flow.stores.local import LocalStore
 from tests.faults import BitFlipping, Call, Faulty, LostAnswer, Recording
-from tests.unit.lab import PARTS, Lab, store
+from tests.unit.lab import PARTS, QUICK, Lab, store
 
 SIZE, COUNT = 9500, 10
 
@@ -113,3 +115,28 @@ async def test_parts_that_nobody_knows_are_read_twice_and_prove_nothing(tmp_path
     assert len(source.of("get_object")) == 4
     assert (tmp_path / "disk" / "to" / "a").read_bytes() == data
     assert [proof for _, proof in await lab.proofs()] == ["size"]
+
+
+class OnceRefusing(Faulty):
+    """A source that refuses to tell of a part by its number, once, after it has told of others."""
+
+    asked = 0
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        self.asked += call.method == "head_object" and "part_number" in call.kwargs
+        if self.asked == 2:
+            self.asked += 1
+            raise Refused("a HEAD has no body that would say why")
+        return await go()
+
+
+async def test_parts_are_not_guessed_where_the_source_has_told_of_others(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    lab = Lab(tmp_path, target=LocalStore("dst", tmp_path / "disk"))
+    lab.pace = replace(QUICK, concurrency=1)
+    for key in (b"a", b"b"):
+        lab.put(key, 4000, part_size=900)
+    lab.source = OnceRefusing(lab.src)
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.FAILED: 1}
+    assert set(await lab.failures()) == {b"b"}
+    assert [proof for _, proof in await lab.proofs()].count("size") == 0
