@@ -143,7 +143,12 @@ class Recorder:
             if target is None:
                 continue
             stored = [entry.stored for entry in entries if entry.stored is not None]
-            for entry, error in zip(entries, await target.settle(stored), strict=True):
+            answers: Sequence[Exception | None]
+            try:
+                answers = await target.settle(stored)
+            except S3flowError as failed:  # of none is it known that it is durable
+                answers = [failed] * len(stored)
+            for entry, error in zip(entries, answers, strict=True):
                 if error is not None:
                     errors[id(entry)] = error
         if not errors:

@@ -11,7 +11,7 @@ import pytest
 
 from s3flow.engine import recorder as recorder_module
 from s3flow.engine.recorder import Entry, Recorder
-from s3flow.errors import ServerError, StateError
+from s3flow.errors import ConnectionLost, ServerError, StateError
 from s3flow.events import Event, Recorded, Warned
 from s3flow.model import Change, State, Stored, Transfer
 
@@ -105,6 +105,19 @@ async def test_what_does_not_settle_is_not_recorded_as_done() -> None:
     assert states.pop(2) is State.DISCOVERED
     assert set(states.values()) == {State.VERIFIED}
     assert len(states) == 3
+
+
+async def test_a_target_that_cannot_say_what_settled_has_settled_nothing() -> None:
+    world = World()
+
+    async def settle(_: Sequence[Stored]) -> list[Exception | None]:
+        raise ConnectionLost("the answer is lost")
+
+    world.settle = settle  # type: ignore[method-assign]
+    async with running(world) as recorder:
+        await recorder.record(world.entry(1))
+        await recorder.flush()
+    assert [it.state for it in world.saved] == [State.DISCOVERED]
 
 
 async def test_a_state_that_cannot_be_written_delays_and_loses_nothing(
