@@ -107,6 +107,7 @@ class Deleter:
             finally:
                 self._working = False
                 self.feed.wake()
+            heed_cancellation()  # a bucket's refusal may have taken its place
             if more:
                 continue
             if over:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from s3flow.errors import AccessDenied
 from s3flow.model import Outcome
+from s3flow.policies import DELETE_PROBE, Mode
 from tests.faults import Call, Faulty
 from tests.unit.lab import PARTS, QUICK, Lab, left_tasks
 
@@ -100,6 +102,36 @@ async def test_a_flow_that_takes_too_long_to_drain_is_cancelled_and_resumed(
     assert task.result()[Outcome.PENDING] > 0
     lab.target = below
     await assert_a_clean_run_completes(lab, "after the drain")
+
+
+async def test_a_deleter_that_may_not_clean_up_is_cancelled_all_the_same(tmp_path: Path) -> None:
+    # Found by the simulation with the seed 2402939569: a probe that could not be removed was taken for
+    # a refusal of its bucket, and the deleter went on for ever.
+    lab = lab_in(tmp_path / "lab")
+    lab.change(mode=Mode.MOVE)
+    probing, probes = asyncio.Event(), list[bytes]()
+
+    class Slow(Faulty):
+        async def around(self, call: Call, go: Callable[[], Any]) -> Any:
+            if call.method == "list_page" and DELETE_PROBE in call.args[1]:
+                probes.append(call.args[1])
+                if len(probes) == 2:  # the scan has looked: these are the deletes
+                    probing.set()
+                    await asyncio.Event().wait()
+            return await go()
+
+    class Denying(Faulty):
+        async def around(self, call: Call, go: Callable[[], Any]) -> Any:
+            if call.method == "discard" and probing.is_set():
+                raise AccessDenied("no")
+            return await go()
+
+    lab.source, lab.target = Slow(lab.src), Denying(lab.dst)
+    task = asyncio.create_task(lab.sync(once=False))
+    await asyncio.wait_for(probing.wait(), 30)
+    task.cancel()
+    await asyncio.wait({task}, timeout=10)
+    assert task.cancelled()
 
 
 async def test_a_recorder_that_dies_takes_the_daemon_down(tmp_path: Path) -> None:
