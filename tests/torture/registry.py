@@ -48,7 +48,7 @@ CATCHES: dict[str, tuple[str, ...]] = {
     "missing-if-match-read": ("sim", "model", "storm"),
     "missing-if-match-delete": ("sim", "model"),
     "missing-fsync": ("power",),
-    "swallowed-cancellation": ("nth", "sim"),
+    "swallowed-cancellation": ("sim", "nth"),
     "reused-dirty-connection": ("hostile", "storm"),
     "leaked-secret": ("secrets",),
     "leaked-memory": ("soak",),
