@@ -40,6 +40,7 @@ def test_any_call_may_fail(ledger: Ledger, scene: str) -> None:
     assert ledger.counts["faults"] > len(by_port)
 
 
+@pytest.mark.long
 def test_every_await_of_the_engine_is_cancelled(ledger: Ledger) -> None:
     for scene, trouble in [*((scene, "") for scene in EVERY), *TROUBLES]:
         cancel_everywhere(ledger, scene, trouble)

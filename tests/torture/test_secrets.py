@@ -48,7 +48,7 @@ def test_other_words_are_left_alone() -> None:
 ASKED = ("sync", "status --json", "doctor", "audit export", "state export --output out")
 
 
-@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_no_canary_is_heard_whatever_fails(tmp_path: Path, which: int) -> None:
     told: Counter[str] = Counter()
     haunt(World(tmp_path, 5, "", told, which), asked=ASKED)
