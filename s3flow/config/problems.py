@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Loc = tuple[int | str, ...]
+_REPLACED: dict[Loc, str] = {
+    ("daemon", "allow_remote_metrics"): "remove it, and set listen_password to listen for others",
+}
 
 _ENDPOINTS: dict[str, type[BaseModel]] = {"s3": S3Endpoint, "local": LocalEndpoint}
 # Only what cannot hold a secret by its nature is repeated to the reader.
@@ -118,6 +121,8 @@ def _unknown_type(tag: str, showable: bool) -> str:
 
 
 def _unknown(loc: Loc) -> str:
+    if loc in _REPLACED:
+        return f"is no setting any more: {_REPLACED[loc]}"
     known = _keys(loc[:-1])
     nearest = get_close_matches(str(loc[-1]).lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(sorted(known))}"

@@ -215,6 +215,8 @@ def test_remote_listener_needs_a_password(folder: Folder) -> None:
     assert "set daemon.listen_password" in problem
     for loopback in ("127.0.0.1:0", "[::1]:9440", "localhost:9440", "127.1.2.3:1"):
         assert folder.load(f'[daemon]\nlisten = "{loopback}"\n').daemon.listen == loopback
+    [gone] = folder.problems(text + "allow_remote_metrics = true\n")
+    assert "daemon.allow_remote_metrics: is no setting any more: remove it, and set" in gone
 
 
 # --- the environment ------------------------------------------------------------------------------
