@@ -217,6 +217,7 @@ async def _file_proof(route: Route, transfer: Transfer, info: ObjectInfo) -> Pro
         raise Corrupted(f"the source's MD5 is {transfer.etag}, and that of the file {found}")
     if equal is None and plan.parts_in(transfer.etag):
         await _read_again(route, transfer)
+        return Proof.READBACK
     return Proof.MD5 if equal else Proof.SIZE
 
 
@@ -224,8 +225,8 @@ async def _read_again(route: Route, transfer: Transfer) -> None:
     """Compare a file with its source read once more, where a multipart ETag does not come out of it.
 
     Either bytes were damaged on the way, or the parts had other boundaries, or the ETag is no digest at
-    all. Two readings that agree do not tell which, and so prove nothing; but they were not damaged.
-    Raises `Corrupted` where they differ.
+    all. What is read a second time and equals the file is what the source holds, whatever its ETag is
+    made of. Raises `Corrupted` where they differ.
     """
     await route.turn(1)
     async with route.gate, route.room(transfer.size):
