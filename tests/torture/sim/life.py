@@ -278,7 +278,8 @@ class Life:
         chunk = await body.read()
         if cut is Cut.FLIP and chunk:
             chunk = memoryview(bytearray(chunk))
-            chunk[self.world.rng.randrange(len(chunk))] ^= 0x10
+            # Never twice the same: no second reading could tell of that.
+            chunk[self.world.rng.randrange(len(chunk))] ^= 1 + self.world.counts[cut.value] % 255
         return chunk
 
 
