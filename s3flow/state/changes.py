@@ -77,6 +77,8 @@ def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transf
             open_again.append(change.transfer)
             continue
         after = _after(row, change)
+        if change.version is not None and after.state == _TRANSFERRING:
+            yield from abandon(row)  # it could not be removed, and is none of the new version's
         if after.upload_id and after.state >= sql.FIRST_FINAL:
             yield from abandon(after)
             after = after._replace(upload_id=None)

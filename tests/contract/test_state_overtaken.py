@@ -68,3 +68,16 @@ async def test_what_vanished_and_may_have_an_upload_that_nobody_knows_is_left_to
     (left,) = await state.claim(NAME, 9)
     assert left.state is State.TRANSFERRING
     assert left.upload_id is None
+
+
+async def test_the_upload_of_a_version_that_was_replaced_is_not_forgotten_with_it(
+    state: StateStore,
+) -> None:
+    await merge(state, found(b"a"))
+    (first,) = await state.claim(NAME, 9)
+    begun = await state.remember_upload(first, "u1", 5)
+    newer = Change(
+        begun, State.TRANSFERRING, version=listed(b"a", 5, "e2")
+    )  # u1 could not be aborted
+    await state.save([newer])
+    assert await state.abandoned_uploads(NAME) == [("bucket", b"a", "u1")]
