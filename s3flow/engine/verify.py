@@ -273,18 +273,20 @@ async def _first_part(route: Route, transfer: Transfer) -> ObjectInfo | None:
     """Ask for part 1 by its number; None where the source does not take such questions.
 
     A guess at its boundaries leaves an object without a proof for good, and a HEAD has no body that
-    would say why it was refused: so that is asked twice, and of a source that has told of a part it is
-    an error.
+    would say why it was refused. So it is asked twice; of a source that has told of other parts, also
+    where an answer tells of none, and a second refusal is an error.
     """
+    first: ObjectInfo | None = None
     for last in (False, True):
         try:
-            return await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
+            first = await route.source.head_object(transfer.bucket, transfer.key, part_number=1)
         except Refused:
-            if route.part_numbers:
+            if last and route.part_numbers:
                 raise
-            if last:
-                break
-    return None
+            continue
+        if not route.part_numbers or (first is not None and first.parts_count is not None):
+            break
+    return first
 
 
 async def same_version(route: Route, transfer: Transfer, stored: Stored) -> ObjectInfo:
