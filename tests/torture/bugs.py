@@ -145,16 +145,7 @@ def swallowed_cancellation() -> None:
             raise lanes._cause(failed) from None
 
     replace(kept, deaf)
-    swallowed_cancellation_of_cleanup()
-
-
-@bug
-def swallowed_cancellation_of_cleanup() -> None:
-    """Go on after a failure that took the place of a cancellation."""
-    from s3flow import lanes
-    from s3flow.engine import daemon  # noqa: F401  with it come all who import it
-
-    replace(lanes.heed_cancellation, lambda: None)
+    replace(lanes.heed_cancellation, lambda: None)  # it would hear it all the same
 
 
 @bug
