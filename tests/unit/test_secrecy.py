@@ -95,6 +95,27 @@ async def test_what_an_agent_answers_amiss_is_not_repeated(monkeypatch: pytest.M
     assert SECRET[:8] not in str(caught.value)
 
 
+async def test_a_token_that_is_gone_by_then_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(SECRET)
+
+    def refuse(_: object) -> Answer:
+        file.unlink(missing_ok=True)
+        return error(400, "InvalidIdentityToken", SECRET)
+
+    async with scripted(refuse) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.port}")
+        settings = S3Settings(
+            "src", role_arn="arn:aws:iam::111122223333:role/r", web_identity_token_file=str(file)
+        )
+        with pytest.raises(CredentialsMissing) as caught:
+            await Keyring(settings, {}, lambda: 0.0).get()
+    assert not file.exists()
+    assert SECRET[:8] not in str(caught.value)
+
+
 def test_warnings_of_botocore_that_repeat_an_answer_are_not_logged(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -180,8 +180,10 @@ class Keyring:
             said = error.response.get("Error", {})
             words = self.redact(f"{said.get('Code')}: {said.get('Message')}"[:500])
             file = self._settings.web_identity_token_file
-            # An answer that was read tells that the file can be.
-            token = Path(file).read_text().strip() if file else ""
+            try:
+                token = Path(file).read_text().strip() if file else ""
+            except OSError:  # what could repeat a token that is not known is not shown
+                return name
             return f"{name}: {Secrets([token]).without(words)}"
         own = (
             *(exceptions.ProfileNotFound, exceptions.PartialCredentialsError),
