@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.torture.programme import Told
-from tests.torture.registry import ENTRIES
+from tests.torture.registry import ENTRIES, TELLS
 from tests.torture.runner import BROKE_DOWN, LEDGER, ROOT, shown, totals
 
 LAST = Path(__file__).with_name("last.json")
@@ -25,7 +25,6 @@ BEGIN = "<!-- The numbers of the last run, written by `python -m tests.torture.p
 END = "<!-- So much for the last run. -->"
 STATES = {"sqlite": "SQLite", "mysql": "MariaDB"}
 IN_ALL = ("kills", "faults", "operations")  # what is also added up over all programmes
-APART = {"seeds", "seconds", "findings"}
 
 
 @dataclass(slots=True)
@@ -86,8 +85,8 @@ def block(numbers: Numbers) -> str:
         f"The last run ({numbers.day}): {hours:.1f} hours, {everything['seeds']:,} seeds, {sums}"
         f"**{_plural(everything['findings'], 'finding')}**.",
         "",
-        "| programme | state | hours | seeds | done | findings |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| programme | state | hours | seeds | kills | faults | operations | besides | findings |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_row(row) for row in numbers.rows),
         "",
         *_bugs(numbers),
@@ -97,10 +96,15 @@ def block(numbers: Numbers) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
-    counts = {k: v for k, v in row.items() if k not in {*APART, "name", "state"}}
-    done = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in shown(counts).items())
+    counts = shown({what: n for what, n in row.items() if isinstance(n, int)})
+    besides = ", ".join(
+        f"{counts[what]:,} {what.replace('_', ' ')}"
+        for what in TELLS[row["name"]]
+        if what in counts
+    )
     cells = (f"`{row['name']}`", STATES[row["state"]], f"{row['seconds'] / 3600:.2f}")
-    return "| " + " | ".join((*cells, f"{row['seeds']:,}", done, str(row["findings"]))) + " |"
+    numbers = (f"{counts[what]:,}" if what in counts else "" for what in ("seeds", *IN_ALL))
+    return "| " + " | ".join((*cells, *numbers, besides, str(row["findings"]))) + " |"
 
 
 def _bugs(numbers: Numbers) -> list[str]:

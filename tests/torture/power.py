@@ -207,7 +207,7 @@ class Round:
                 if self.draw.random() < 0.6:
                     onward = Moment(planted(left), onward.people)
                 else:
-                    self.counts["kills"] += 1
+                    self.counts["simulated kills"] += 1
         assert onward is not None
         return onward
 

@@ -55,6 +55,20 @@ CATCHES: dict[str, tuple[str, ...]] = {
 }
 """Which programmes are to find a planted bug, the quickest first, and those that begin with its name."""
 
+TELLS: dict[str, tuple[str, ...]] = {
+    "nth": ("trials", "awaits", "cancelled"),
+    "sim": ("lives", "simulated kills", "simulated hours", "deletes"),
+    "model": ("histories", "steps", "crashes", "deletes"),
+    "storm": ("kinds of fault", "lives", "killed in flight"),
+    "kill": ("in_flight", "points", "checks"),
+    "power": ("power losses", "with something lost", "simulated kills", "claims"),
+    "names": ("objects", "refused", "characters read"),
+    "hostile": ("lies refused", "attacks on the listener", "servers without an end"),
+    "secrets": ("commands", "keys given", "answers that gossip", "bytes searched"),
+    "soak": ("objects", "samples", "stops"),
+}
+"""The counts that say most of what a programme did, beside those that all have."""
+
 
 def catchers(bug: str) -> tuple[str, ...]:
     """Name the programmes that are to find *bug*."""

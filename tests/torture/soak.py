@@ -89,7 +89,7 @@ class Soak:
                 self._live(self.draw.uniform(0.3, 1.7) * SHORT_LIFE * seconds, seconds)
             self._live(end - time.monotonic(), seconds, last=True)
         self.faults.over = True
-        self.counts["changes"] = self.people.changes
+        self.counts["operations"] = self.people.changes
         self.counts["faults"] = self.faults.counts["faults"]
         self._rest()
 
@@ -233,7 +233,7 @@ def soak(task: Task, picture: Path) -> Counter[str]:
             raise Broken("promise 5: " + "\n".join(leaks))
         idle = [
             what
-            for what in ("kills", "stops", "faults", "changes", "objects")
+            for what in ("kills", "stops", "faults", "operations", "objects")
             if not it.counts[what]
         ]
         if idle:

@@ -112,6 +112,7 @@ class Round:
         running.until(lambda: len(self.proxy.requests) > requests)
         self.counts["killed in flight"] += bool(self.proxy.in_flight())
         running.kill()
+        self.counts["kills"] += 1
         self.counts["lives"] += 1
         self.told["killed: stderr"] = running.err.read_text(errors="replace")
         settle(self.proxy)

@@ -66,7 +66,10 @@ def test_a_broken_promise_is_told_with_what_was_planted(tmp_path: Path) -> None:
 def test_numbers_are_of_the_latest_run_of_each(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     for run, kills in (("2026-01-01T", 1000), ("2026-02-02T", 5), ("2026-02-02T", 7)):
-        note(ledger, Told("kill", "sqlite", 1, 1800.0, {"kills": kills}, run=run))
+        note(
+            ledger,
+            Told("kill", "sqlite", 1, 1800.0, {"kills": kills, "checks": 2, "odds": 1}, run=run),
+        )
     note(ledger, Told("sim", "sqlite", 1, 3600.0, {"seeds": 90}, finding="I1", run="2026-01-01T"))
     note(ledger, Told("sim", "sqlite", 1, 2.0, {}, bug="missing-fsync", run="2026-02-02T"))
     found = Told("power", "sqlite", 1, 3.0, {}, "I5", "missing-fsync", "2026-02-02T")
@@ -76,7 +79,7 @@ def test_numbers_are_of_the_latest_run_of_each(tmp_path: Path) -> None:
     text = page.block(numbers)
     assert "(2026-02-02): 2.0 hours, 92 seeds, 12 kills" in text
     assert "**1 finding**" in text
-    assert "| `kill` | SQLite | 1.00 | 2 | 12 kills | 0 |" in text
+    assert "| `kill` | SQLite | 1.00 | 2 | 12 |  |  | 4 checks | 0 |" in text
     assert "`missing-fsync` by `power` after 5 s" in text
     assert totals([found])["power", "sqlite"]["findings"] == 1
 

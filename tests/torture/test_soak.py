@@ -15,6 +15,6 @@ def test_a_daemon_soaks_for_some_seconds(tmp_path: Path) -> None:
     work.mkdir()
     counts = soak(Task(work, seed=1, seconds=16.0), picture)
     assert counts["kills"] >= 1
-    assert counts["changes"] > 20
+    assert counts["operations"] > 20
     drawn = "".join(ET.fromstring(picture.read_text()).itertext())
     assert [name for name in (*OF_A_LIFE, *OF_ALL) if name not in drawn] == []

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tests.torture import bugs
 from tests.torture.programme import Broken, Task
+from tests.torture.sim.chance import Cut, Trouble
 from tests.torture.sim.clock import simulated
 from tests.torture.sim.loop import Stuck, play
 from tests.torture.sim.world import World, Wrong
@@ -52,6 +53,9 @@ def run(task: Task) -> Counter[str]:
     for seed in task.seeds():
         counts += live(seed, bug=task.bug)[0]
         counts["seeds"] += 1
+    counts["faults"] = sum(counts[what] for what in (*Trouble, *Cut))
+    counts["operations"] = counts["written"] + counts["written again"] + counts["removed"]
+    counts["simulated kills"] = sum(n for what, n in counts.items() if what.startswith("killed"))
     if counts["lives"] > 100 and not (counts["deletes"] and counts["killed"]):
         raise Broken(f"nothing of interest happened: {dict(counts)}")
     return counts
