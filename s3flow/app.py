@@ -316,11 +316,11 @@ class Work:
             return limits, OwnHands(), []
         from s3flow import member
         from s3flow.crew.crew import ProcessCrew
+        from s3flow.crew.process import Child
 
         crew = ProcessCrew(
-            member.command,
+            lambda: Child(member.command, state.lease),
             posts(self.settings, self.flows, count),
-            state.lease,
             self.stop,
             tell,
             lambda marks, lost: upkeep.clear(wirings, marks, lost, tell),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from s3flow.crew.chorus import Chorus
+from s3flow.crew.process import Start
 from s3flow.crew.seat import Seat, Tidy
 from s3flow.engine.flow import RunningFlow
 from s3flow.events import Emit
@@ -27,13 +28,11 @@ class Post:
 class ProcessCrew:
     """Worker processes as the engine's crew. `run` keeps them alive; it must run while flows do.
 
-    *command* gives the command line of a process whose line is at a descriptor; *lease*: descriptors
-    whose locks hold as long as any process lives.
+    *start* starts a process.
     """
 
-    command: Callable[[int], Sequence[str]]
+    start: Start
     posts: Sequence[Post]
-    lease: Sequence[int]
     stop: asyncio.Event
     tell: Emit
     tidy: Tidy
@@ -48,11 +47,10 @@ class ProcessCrew:
         self._seats += [
             Seat(
                 number=number,
-                command=self.command,
+                start=self.start,
                 orders=post.orders,
                 places=post.places,
                 flows=self._flows,
-                lease=self.lease,
                 stop=self.stop,
                 tell=self.tell,
                 chorus=chorus,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ from s3flow.crashpoints import passing
 from s3flow.crew import messages as say
 from s3flow.crew.chorus import Chorus
 from s3flow.crew.link import Link, Message
+from s3flow.crew.process import Process, Start
 from s3flow.engine.flow import RunningFlow
 from s3flow.engine.recorder import Entry
 from s3flow.errors import S3flowError, WorkerLost
@@ -59,18 +58,16 @@ class Held:
 class Seat:
     """A place for a worker process, which outlives the process that has it.
 
-    *command* starts one, with the number of the descriptor that it finds its line at; *orders* is the
-    first thing it hears. *places*: transfers at a time, by flow. *lease*: descriptors whose locks must
-    last as long as the process. *freed* is called when there may be room again, *tidy* with the marks
-    and the transfers of a dead process. *peers*: all seats, which learn what one of them finds out.
+    *start* starts one; *orders* is the first thing it hears. *places*: transfers at a time, by flow.
+    *freed* is called when there may be room again, *tidy* with the marks and the transfers of a dead
+    process. *peers*: all seats, which learn what one of them finds out.
     """
 
     number: int
-    command: Callable[[int], Sequence[str]]
+    start: Start
     orders: bytes
     places: Mapping[str, int]
     flows: Mapping[str, RunningFlow]
-    lease: Sequence[int]
     stop: asyncio.Event
     tell: Emit
     chorus: Chorus
@@ -81,7 +78,7 @@ class Seat:
     load: int = 0  # bytes of what it works on
     _busy: Counter[str] = field(default_factory=Counter)  # transfers that have not ended, by flow
     _link: Link | None = None
-    _process: subprocess.Popen[bytes] | None = None
+    _process: Process | None = None
     _remembering: set[asyncio.Task[None]] = field(default_factory=set)
     _marks: dict[str, bytes] = field(default_factory=dict)
     _fruitful: bool = False
@@ -145,22 +142,14 @@ class Seat:
 
     async def _live(self) -> int:
         """Start a process and listen to it until it dies; gives its exit code."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # In this thread: Linux takes the end of the thread that forked for the parent's death.
-            # It takes 2 ms, most of them in the kernel.
-            self._process = process = subprocess.Popen(  # noqa: S603, ASYNC220  our own program
-                self.command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *self.lease),
-            )
+        self._process = process = self.start()
         try:
-            await self._listen(ours)
+            await self._listen(process)
         finally:
-            await self._end(process)
-        return process.returncode
+            code = await self._end(process)
+        return code
 
-    async def _listen(self, ours: socket.socket) -> None:
+    async def _listen(self, process: Process) -> None:
         self._fruitful, self._last_sign, self._cpu = False, time.monotonic(), 0.0
         self._marks = {}
         heard: asyncio.Queue[list[Message] | None] = asyncio.Queue()
@@ -170,7 +159,7 @@ class Seat:
             heard.put_nowait(batch)
 
         link = Link(take, lambda: heard.put_nowait(None))
-        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        await process.connect(link)
         link.send((say.ORDERS, self.orders))
         if self.stop.is_set():
             link.send((say.STOP,))
@@ -183,19 +172,20 @@ class Seat:
                 await self._hear(message)
             self.freed()
 
-    async def _end(self, process: subprocess.Popen[bytes]) -> None:
+    async def _end(self, process: Process) -> int:
         """Make sure that the process is gone: by itself if it still hears, else by force."""
         link, self._link = self._link, None
         if link is not None:
             link.send((say.QUIT,))
             link.flush()
         try:
-            await asyncio.to_thread(process.wait, LAST_WORDS)
-        except subprocess.TimeoutExpired:
+            code = await process.ended(LAST_WORDS)
+        except TimeoutError:
             process.kill()
-            await asyncio.to_thread(process.wait)
+            code = await process.ended()
         if link is not None:
             link.close()  # not before: to a process that works, the end of the line is an alarm
+        return code
 
     def check_pulse(self) -> None:
         """Kill a process that hangs."""

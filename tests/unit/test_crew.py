@@ -20,6 +20,7 @@ from s3flow.crew import seat as seat_module
 from s3flow.crew.crew import Post, ProcessCrew
 from s3flow.crew.link import Message
 from s3flow.crew.messages import pack_verdict
+from s3flow.crew.process import Child
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import WorkerLost
@@ -60,7 +61,9 @@ class Hall:
             Post(self._orders(number, trouble, once=once), {"flow": places})
             for number, trouble in enumerate(troubles)
         ]
-        crew = ProcessCrew(self._command, posts, state.lease, lab.stop, self._tell, self._tidy)
+        crew = ProcessCrew(
+            lambda: Child(self._command, state.lease), posts, lab.stop, self._tell, self._tidy
+        )
         daemon = Daemon(
             state,
             [Wiring(lab.flow, lab.source, lab.target)],
@@ -153,7 +156,7 @@ async def test_what_one_process_finds_out_is_said_to_the_others_at_once(hall: Ha
     maker = RouteMaker(lab.pace, Crc64Nvme(), told.append, lab.stop)
     route = maker.route(Wiring(lab.flow, lab.src, store("dst", "to", beside=lab.src)))
     posts = [Post(b"", {"flow": 1})] * 3
-    crew = ProcessCrew(hall._command, posts, [], lab.stop, hall._tell, hall._tidy)
+    crew = ProcessCrew(lambda: Child(hall._command, []), posts, lab.stop, hall._tell, hall._tidy)
     crew._flows["flow"] = SimpleNamespace(route=route)  # type: ignore[assignment]
     said: list[list[Message]] = []
     for seat in crew._seats[:2]:
