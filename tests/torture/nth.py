@@ -20,8 +20,8 @@ from tests.torture import bugs
 from tests.torture.awaits import Spot, all_awaits
 from tests.torture.nth_faults import BODIES, CALLS, Fault, How, Trial
 from tests.torture.nth_trials import hurried, observe, one_await, one_call, place
+from tests.torture.playbill import ENDLESS, EVERY
 from tests.torture.programme import Broken, Task
-from tests.torture.scenes import ENDLESS, EVERY
 
 MEETINGS = 9  # steps of the loop within which a failure can meet a cancellation on its way down
 OFTEN = 3  # times that one await is interrupted in one way and scene, spread over all

@@ -15,8 +15,8 @@ from s3flow.model import Outcome
 from tests.torture import promises
 from tests.torture.awaits import Spot, Watch, tale
 from tests.torture.nth_faults import HARMLESS, Fault, How, Nth, Trial, install
+from tests.torture.playbill import EVERY
 from tests.torture.programme import Broken
-from tests.torture.scenes import EVERY
 from tests.torture.stage import Pausing, Scene, Stage
 from tests.unit.lab import left_tasks
 

@@ -390,4 +390,3 @@ ENDLESS = {
         ),
     )
 }
-EVERY = {**SCENES, **ENDLESS}

@@ -15,8 +15,8 @@ from tests.torture.awaits import all_awaits
 from tests.torture.excused import EXCUSED
 from tests.torture.nth import Ledger, calls_that_fail, cancel_everywhere, prepared, run
 from tests.torture.nth_faults import Fault, Trial
+from tests.torture.playbill import ENDLESS, EVERY
 from tests.torture.programme import Broken, Task
-from tests.torture.scenes import ENDLESS, EVERY
 from tests.torture.troubles import TROUBLES
 
 SAMPLE = 3  # trials of each port in each scene
