@@ -63,7 +63,7 @@ class Recorder:
         self._room = asyncio.Event()
         self._room.set()
         self._taken = self._recorded = 0
-        self._written = asyncio.Condition()
+        self._written = asyncio.Event()  # the next batch; each has one of its own
 
     async def record(self, entry: Entry) -> None:
         """Take a change; waits only while too many are not durable yet."""
@@ -82,8 +82,8 @@ class Recorder:
         taken = self._taken
         if self._recorded < taken:
             self._hurry.set()
-        async with self._written:
-            await self._written.wait_for(lambda: self._recorded >= taken)
+        while self._recorded < taken:
+            await self._written.wait()
 
     async def run(self) -> None:
         """Record batches for ever; the daemon cancels it after the last flush."""
@@ -96,9 +96,9 @@ class Recorder:
             if len(self._entries) < BACKLOG:
                 self._room.set()
             await self._write(batch)
-            async with self._written:
-                self._recorded += len(batch)
-                self._written.notify_all()
+            self._recorded += len(batch)
+            written, self._written = self._written, asyncio.Event()
+            written.set()
 
     async def _linger(self) -> None:
         if len(self._entries) >= BATCH:
