@@ -42,33 +42,23 @@ async def _work(descriptor: int) -> None:
     import socket
 
     from s3flow import assembly, garbage
-    from s3flow.crew.link import Link, Message
-    from s3flow.crew.station import LINGER, LogForward, Station
+    from s3flow.crew.station import Desk, LogForward, Station
     from s3flow.process import allow_open_files
     from s3flow.stores.crc64 import Crc64Nvme
 
     allow_open_files()
-    early: list[Message] = []
-    ordered = asyncio.Event()
-
-    def keep(batch: list[Message]) -> None:
-        early.extend(batch)
-        ordered.set()
-
-    link = Link(keep, lambda: os._exit(ORPHANED), linger=LINGER)
+    desk = Desk(lambda: os._exit(ORPHANED))
+    link = desk.link
     line = socket.socket(fileno=descriptor)
     await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=line)
-    await ordered.wait()
-    orders: assembly.Orders = pickle.loads(early[0][1])  # noqa: S301  from our own supervisor
+    orders: assembly.Orders = pickle.loads(await desk.orders())  # noqa: S301  from our own supervisor
     forward = LogForward(link)
     logging.basicConfig(level=orders.log_level, handlers=[forward], force=True)
     try:
         async with assembly.opened(orders.stores, orders.flows) as wirings:
             station = Station(link, wirings, orders.pace, Crc64Nvme(), assembly.marks_of(wirings))
             garbage.spare_what_is_there()
-            link.gather, link.heard = station.report, station.hear
-            station.hear(early[1:])
-            await station.run()
+            await desk.man(station)
     except Exception:
         logging.getLogger(__name__).exception("worker process ends")
         await asyncio.sleep(0)  # the entry goes out by a call of the loop's

@@ -248,6 +248,34 @@ class Station:
         self._link.send((say.RETRIED, *message))
 
 
+class Desk:
+    """A worker process's end of the line from the start: what comes before its station is made waits.
+
+    *lost* is called when the supervisor is gone.
+    """
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self.link = Link(self._keep, lost, linger=LINGER)
+        self._early: list[Message] = []
+        self._ordered = asyncio.Event()
+
+    async def orders(self) -> bytes:
+        """Wait for what the process is to be."""
+        await self._ordered.wait()
+        orders: bytes = self._early[0][1]
+        return orders
+
+    async def man(self, station: Station) -> None:
+        """Let *station* hear all that came and comes, and work until it is told to quit."""
+        self.link.gather, self.link.heard = station.report, station.hear
+        station.hear(self._early[1:])
+        await station.run()
+
+    def _keep(self, batch: list[Message]) -> None:
+        self._early.extend(batch)
+        self._ordered.set()
+
+
 class LogForward(logging.Handler):
     """Sends log entries to the supervisor, which alone writes, and knows what to redact."""
 
