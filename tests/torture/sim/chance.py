@@ -41,7 +41,7 @@ class Cut(StrEnum):
 
 
 class End(StrEnum):
-    """How a life may end before its time."""
+    """How a process may end before its time, or seem to."""
 
     NONE = "no end"
     KILL = "killed"
@@ -49,6 +49,10 @@ class End(StrEnum):
     STOP = "stopped"
     ABANDON = "stopped twice"
     TAKEOVER = "taken over"
+    FREEZE = "frozen"
+
+
+ENDS_OF_WORKERS = (End.NONE, End.KILL, End.KILL, End.DIE, End.FREEZE)
 
 
 ERRORS: dict[Trouble, Callable[[], S3flowError]] = {
@@ -65,9 +69,11 @@ DONE_FIRST = {Trouble.LOSE_ANSWER, Trouble.STALL, Trouble.BAD_ANSWER}
 
 
 class Chances:
-    """How likely everything is, in one life; *calm*: nothing happens."""
+    """How likely everything is, in one process; *calm*: nothing happens."""
 
-    def __init__(self, rng: random.Random, *, calm: bool, flips: bool = False) -> None:
+    def __init__(
+        self, rng: random.Random, *, calm: bool, flips: bool = False, is_worker: bool = False
+    ) -> None:
         self._rng = rng
         self.calm = calm
         wild = 0.0 if calm else rng.random()
@@ -82,9 +88,16 @@ class Chances:
         self.state = 0.0 if calm or flips or rng.random() < 0.6 else 10 ** rng.uniform(-3, -1)
         self.latency = 10 ** rng.uniform(-3, -0.5)
         self.late = 0.0 if calm or rng.random() < 0.5 else 0.05
-        self.end = End.NONE if calm or flips else rng.choice(list(End))
+        ends = ENDS_OF_WORKERS if is_worker else list(End)
+        self.end = End.NONE if calm or flips else rng.choice(ends)
         # So many calls, of stores or of the state, until then: early ones are as good as late ones.
-        self.at_state = self.end is End.KILL and rng.random() < 0.5
+        self.at_state = self.end is End.KILL and not is_worker and rng.random() < 0.5
+        # Or so many batches over its line, or so many seconds, for workers.
+        self.at_line, self.moment = False, None
+        if is_worker and self.end in (End.KILL, End.FREEZE):
+            draw = rng.random()
+            self.at_line = draw < 0.3
+            self.moment = 10 ** rng.uniform(-2.5, 1.5) if draw > 0.7 else None
         self.until_end = int(10 ** rng.uniform(0, 2.4))
         # A death is worth most beside parts that may fail: it waits for some.
         self.amid_parts = self.end is End.DIE and rng.random() < 0.7
@@ -114,6 +127,14 @@ class Chances:
             if draw < 0:
                 return Cut(kind)
         return None
+
+    def line_delay(self) -> float:
+        """Give the seconds that a batch takes from one process to another."""
+        return self._rng.expovariate(1000)
+
+    def frozen_for(self) -> float:
+        """Give the seconds that a process stands still."""
+        return 10 ** self._rng.uniform(-1, 2.5)
 
     def state_delay(self) -> float:
         """Give the seconds that the state takes."""

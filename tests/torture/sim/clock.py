@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -12,10 +13,17 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from s3flow.crew import crew, seat, station
 from s3flow.engine import daemon
+from s3flow.observe.watchdog import watch_for_blocks
 from tests.torture.sim.loop import SimLoop
 
-SAMPLE_EVERY = 60.0  # seconds: an hour of waiting is to cost nothing
+SLOWLY = (  # seconds: an hour of waiting is to cost nothing
+    (daemon, "SAMPLE_EVERY", 60.0),
+    (station, "PULSE_EVERY", 60.0),
+    (crew, "LOOK_EVERY", 60.0),
+    (seat, "SILENCE", 150.0),
+)
 
 
 class Stand:
@@ -38,9 +46,13 @@ def simulated(loop: SimLoop, rng: random.Random) -> Iterator[None]:
         id(random): rng,
         id(os): Stand(os, urandom=rng.randbytes, getpid=lambda: 1),
         id(socket): Stand(socket, gethostname=lambda: "host"),
+        id(watch_for_blocks): _watch_nothing,
     }
-    undo: list[tuple[Any, str, Any]] = [(daemon, "SAMPLE_EVERY", daemon.SAMPLE_EVERY)]
-    daemon.SAMPLE_EVERY = SAMPLE_EVERY
+    undo: list[tuple[Any, str, Any]] = [
+        (owner, what, getattr(owner, what)) for owner, what, _ in SLOWLY
+    ]
+    for owner, what, seconds in SLOWLY:
+        setattr(owner, what, seconds)
     for name, module in list(sys.modules.items()):
         if name.startswith("s3flow."):
             for what, value in list(vars(module).items()):
@@ -55,6 +67,12 @@ def simulated(loop: SimLoop, rng: random.Random) -> Iterator[None]:
     finally:
         for owner, what, value in reversed(undo):
             setattr(owner, what, value)
+
+
+async def _watch_nothing(tell: object) -> None:
+    """Stand in for a thread, which there is none of here."""
+    del tell
+    await asyncio.get_running_loop().create_future()
 
 
 def _clocks_of(owner: Any, loop: SimLoop) -> Iterator[tuple[Any, str, Any]]:

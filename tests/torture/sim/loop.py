@@ -31,6 +31,7 @@ class Process:
         self.dead = False
         self.tasks: list[SimTask[Any]] = []
         self.on_death: list[Callable[[], None]] = []
+        self.frozen: list[asyncio.Handle] | None = None  # what waits until it goes on
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
         self._loop = loop
@@ -46,6 +47,16 @@ class Process:
             self.dead = True
             for tell in self.on_death:
                 tell()
+
+    def freeze(self, seconds: float) -> None:
+        """Let it stand still for a while, as a machine does that swaps, or a signal may ask for."""
+        if self.frozen is None:
+            self.frozen = []
+            self._loop.call_later(seconds, self._thaw, context=Context())
+
+    def _thaw(self) -> None:
+        waiting, self.frozen = self.frozen or [], None
+        self._loop._ready.extend(waiting)  # type: ignore[attr-defined]
 
     def bury(self) -> None:
         """Close its coroutines, as Python would some time; what they do at that changes nothing."""
@@ -166,8 +177,12 @@ class SimLoop(asyncio.BaseEventLoop):
         if handle._cancelled:
             return
         process = handle._context.get(PROCESS)
-        if process is not None and process.dead:
-            return
+        if process is not None:
+            if process.dead:
+                return
+            if process.frozen is not None:
+                process.frozen.append(handle)
+                return
         self.steps += 1
         self.now += STEP
         if self.steps > self.most:

@@ -8,23 +8,24 @@ import zlib
 from collections import Counter
 from typing import Any
 
-from s3flow.engine.daemon import Daemon
 from s3flow.engine.retry import Backoff
 from s3flow.engine.wiring import Pace, Wiring
-from s3flow.errors import S3flowError, StateError
+from s3flow.errors import S3flowError, StateError, WorkerLost
 from s3flow.model import Flow, Place
 from s3flow.policies import Guard, MethodPolicy, Mode
 from s3flow.state.store import SqlState
 from s3flow.stores.memory import MemoryStore
 from tests.torture import promises
+from tests.torture.sim.calls import Caller, Died, Port
 from tests.torture.sim.chance import Chances, End
 from tests.torture.sim.database import Disk, SimDatabase
-from tests.torture.sim.life import Course, Died, Life, Port
+from tests.torture.sim.life import Course, Life
 from tests.torture.sim.loop import Process, SimLoop
 from tests.torture.sim.truth import Source, Truth, totals_differ
 
 KEYS = (b"a", b"b", b"c/d", b"c/e", b"f//g", "h\u00e9".encode(), b"z\xff")
 DAY = 86_400.0
+WORKERS = (0, 0, 0, 2, 3)  # processes beside the daemon's own; one is never alone
 TO_STOP = 300.0  # seconds: the drain's 20, the last write's 2, and calls for 60 to tidy up
 LONGEST = DAY  # of a life that is to end by itself; a restore takes hours
 PLAIN: dict[str, str] = {}
@@ -106,8 +107,8 @@ class World:
         draw = self.rng
         guard = draw.choice((Guard.EACH, Guard.EACH, Guard.ONE, Guard.NOT))
         self.source._guard = guard
-        wirings = []
         once = final or life.chances.flips or draw.random() < 0.7
+        plans = []
         for truth in self.truths:
             mode = truth.flow.mode
             if mode is Mode.MOVE and not final and draw.random() < 0.2:
@@ -119,20 +120,30 @@ class World:
                 every=None if once else draw.choice((1.0, 60.0, 3600.0)),
                 delete_after=0.0 if final else draw.choice((0.0, 0.0, 300.0)),
             )
-            target = Port(self.target, life, is_source=False)
-            reader = Port(self.target, life, is_source=True) if draw.random() < 0.8 else None
-            source = Port(self.source, life, is_source=True)
-            copier = Port(self.target, life, is_source=False) if draw.random() < 0.3 else None
-            wirings.append(
-                Wiring(flow, source, target, reader, copier if self.beside else None, "")
-            )
+            with_reader = draw.random() < 0.8
+            plans.append((flow, with_reader, self.beside and draw.random() < 0.3))
+        workers = draw.choice(WORKERS)
         pace = Pace(
-            concurrency=draw.choice((1, 2, 8)),
-            bodies=draw.choice((1, 8)),
+            concurrency=max(workers, draw.choice((1, 2, 8))),
+            bodies=max(workers, draw.choice((1, 8))),
             block_retry=10.0,
             backoff=Backoff(0.5, 60.0),
         )
-        return Course(wirings, pace, once)
+        if workers:
+            self.note("life with workers")
+
+        def wire(caller: Caller) -> list[Wiring]:
+            return [self._wiring(caller, *plan) for plan in plans]
+
+        return Course([flow for flow, _, _ in plans], wire, pace, once, workers)
+
+    def _wiring(self, caller: Caller, flow: Flow, with_reader: bool, with_copier: bool) -> Wiring:
+        """Give the stores as a process sees them."""
+        target = Port(self.target, caller, is_source=False)
+        reader = Port(self.target, caller, is_source=True) if with_reader else None
+        source = Port(self.source, caller, is_source=True)
+        copier = Port(self.target, caller, is_source=False) if with_copier else None
+        return Wiring(flow, source, target, reader, copier, "")
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -227,7 +238,7 @@ class World:
                 await asyncio.sleep(self.rng.choice((0, 1, 100, DAY)) * self.rng.random())
         self._busy = 0.0
         if old is not None:
-            old.process.bury()
+            await old.bury()
             self._two = False
         await asyncio.sleep(DAY)
         await self._settle()
@@ -251,12 +262,12 @@ class World:
         main = life.process.start(life.run(course), "main")
         await self._wait(life, main)
         if old is not None:
-            old.process.bury()
+            await old.bury()
             self._two = False
         if life.chances.end is End.TAKEOVER and life.ended.is_set() and not main.done():
             self._two = True
             return life
-        life.process.bury()
+        await life.bury()
         return None
 
     async def _wait(self, life: Life, main: asyncio.Task[None]) -> None:
@@ -290,17 +301,15 @@ class World:
         for each in _leaves(error):
             if isinstance(each, Died) and life.died:
                 continue
+            if isinstance(each, WorkerLost) and life.hands:
+                self.note("no worker lived")
+                continue
             if not isinstance(each, StateError):
                 self.wrong.append(f"a life ended with {each!r}")
                 raise each
             self.note("ended by an error")
         if life.died and not any(isinstance(each, Died) for each in _leaves(error)):
             self.note("death not told")
-
-    async def employ(self, life: Life, daemon: Daemon, state: SqlState, course: Course) -> None:
-        """Run the daemon with those who move its transfers."""
-        del life, state
-        await daemon.run(once=course.once)
 
     # --- what has to be true -----------------------------------------------------------------------
 
@@ -328,7 +337,7 @@ class World:
             self.mark("calm life", turn)
             main = life.process.start(life.run(course), "main")
             await self._wait(life, main)
-            life.process.bury()
+            await life.bury()
             self._check()
             await self._retry()
             await asyncio.sleep(DAY)
