@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from s3flow import pricing
+from s3flow import pricing, upkeep
 from s3flow.app import pace, wired
 from s3flow.config import S3Endpoint, Settings
+from s3flow.engine import plan
 from s3flow.engine.costs import Egress, assumptions, estimate
 from s3flow.engine.preview import NothingKnown, Preview, preview
 from s3flow.engine.probe import Finding, examine
 from s3flow.engine.retry import Backoff
+from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
+from s3flow.engine.wayfinding import buckets_of, probe_name
 from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.errors import S3flowError
 from s3flow.events import Event
@@ -79,16 +84,45 @@ async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
 
 async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[Finding]:
     """Try everything that the flows will need, with real requests."""
+    mark = f"doctor/{await _who(settings)}"
     for flow in flows:
         try:
             async with wired(settings, [flow]) as (wiring,):
-                async for finding in examine(_routes(settings).route(wiring)):
+                route = _routes(settings).route(wiring, mark=mark)
+                for finding in await _sweep(wiring, route):
+                    yield finding
+                async for finding in examine(route):
                     yield finding
         except S3flowError as error:
             remedy = "mend what the message names, in the configuration or on this machine"
             yield Finding(
                 flow.name, "open its endpoints", ok=False, answer=str(error), remedy=remedy
             )
+
+
+async def _who(settings: Settings) -> str:
+    """Say whose doctor this is: the state's, or this machine's where there is none yet, or it is away."""
+    with contextlib.suppress(S3flowError):
+        state = await known_state(settings)
+        if state is not None:
+            try:
+                return await state.identity() or socket.gethostname()
+            finally:
+                await state.close()
+    return socket.gethostname()
+
+
+async def _sweep(wiring: Wiring, route: Route) -> list[Finding]:
+    """Remove what killed doctors left at the target; tell of it, where there was something."""
+    flow, found = wiring.flow, 0
+    own = plan.target_key(flow, flow.source.prefix) + probe_name(route)
+    try:
+        for bucket in (await buckets_of(route))[0]:
+            found += await upkeep.sweep_probes(wiring, plan.target_bucket(flow, bucket), own)
+    except S3flowError:
+        return []  # what is not allowed, or is away, is told by what is tried for the flow's sake
+    tried = f"look at {flow.target} for what killed doctors left"
+    return [Finding(flow.name, tried, ok=True, answer=f"{found} removed")] if found else []
 
 
 def _routes(settings: Settings) -> RouteMaker:

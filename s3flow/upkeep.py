@@ -1,15 +1,21 @@
-"""What folders need as targets: to be the right ones before work begins, and no leftovers beside it."""
+"""What targets need: folders to be the right ones before work begins, and all that no leftovers stay."""
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from s3flow.crashpoints import passing
 from s3flow.engine import plan
+from s3flow.engine.probe import PROBE_BYTES
+from s3flow.engine.wayfinding import MOST_BUCKETS
 from s3flow.engine.wiring import Wiring
-from s3flow.errors import S3flowError
+from s3flow.errors import Permanent, S3flowError
 from s3flow.events import Emit, Warned
-from s3flow.model import Method, State, Transfer
+from s3flow.model import Listed, Method, State, Stored, Transfer
+from s3flow.policies import DELETE_PROBE, DOCTOR_PROBE, PROBE_LEFT
 from s3flow.ports import StateStore
 from s3flow.stores.local import LocalStore
 
@@ -55,7 +61,7 @@ async def clear(
 async def sweep(
     state: StateStore, wirings: Sequence[Wiring], older_than: float, tell: Emit
 ) -> None:
-    """Remove what crashes left on disk. It may be a long walk, so work goes on beside it.
+    """Remove what crashes left at the targets. It may be a long walk, so work goes on beside it.
 
     The lock of the state says that nobody else moves these flows. *older_than* is in seconds since
     the epoch: what is younger belongs to this run.
@@ -63,9 +69,10 @@ async def sweep(
     swept: set[int] = set()
     for wiring in wirings:
         target = wiring.target
-        if not isinstance(target, LocalStore):
-            continue
         try:
+            if not isinstance(target, LocalStore):
+                await _sweep_bucket(state, wiring)
+                continue
             if id(target) not in swept:
                 swept.add(id(target))
                 await target.sweep(older_than)
@@ -85,3 +92,49 @@ async def _abort_unknown(state: StateStore, wiring: Wiring, older_than: float) -
     for upload in uploads:
         if upload.upload_id not in continued and upload.initiated < older_than * 1000:
             await target.abort_multipart_upload(flow.target.bucket, upload.key, upload.upload_id)
+
+
+async def _sweep_bucket(state: StateStore, wiring: Wiring) -> None:
+    flow = wiring.flow
+    if flow.max_cost:
+        return  # these requests are in no estimate; doctor makes them
+    buckets = [plan.target_bucket(flow, flow.source.bucket)]
+    if any(mark in buckets[0] for mark in "*?["):
+        buckets = [plan.target_bucket(flow, it) for it in await state.buckets(flow.name)]
+    for bucket in buckets[:MOST_BUCKETS]:
+        with suppress(Permanent):  # it is not there yet, or may not be looked at: doctor tells
+            await sweep_probes(wiring, bucket)
+
+
+async def sweep_probes(wiring: Wiring, bucket: str, own: bytes = b"") -> int:
+    """Remove what deaths left of probes in a target's *bucket*: objects, and uploads; says how many.
+
+    Uploads at the key *own*, that of who asks, are nobody else's. What has another name may be in use
+    by another daemon, or another doctor, until it is as old as no probe in use is. An object goes only
+    if it holds a probe's bytes: a flow's copy may have any name.
+    """
+    flow, target, reader, found = wiring.flow, wiring.target, wiring.reader, 0
+    prefix = plan.target_key(flow, flow.source.prefix)
+    before = (time.time() - PROBE_LEFT) * 1000
+    for upload in await target.list_multipart_uploads(bucket, prefix + DOCTOR_PROBE):
+        if upload.key == own or upload.initiated < before:
+            await target.abort_multipart_upload(bucket, upload.key, upload.upload_id)
+            found += 1
+    if reader is None:
+        return found
+    for name in (DOCTOR_PROBE, DELETE_PROBE):
+        page = await reader.list_page(bucket, prefix + name, b"")
+        for entry in page.entries:
+            if entry.modified < before and _is_probe(entry):
+                await target.discard(bucket, entry.key, Stored(entry.size, entry.etag))
+                found += 1
+    return found
+
+
+def _is_probe(entry: Listed) -> bool:
+    """Say whether the bytes are those of doctor's probe, or of one that is its own name."""
+    return entry.etag in {_md5(PROBE_BYTES), _md5(entry.key)}
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

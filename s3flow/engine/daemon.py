@@ -102,9 +102,10 @@ class Daemon:
 
     async def _prepare(self, recorder: Recorder) -> None:
         make = RouteMaker(self.pace, self.crc64, self._emit, self.stop)
+        mark = await self.state.identity()
         for wiring in self.wirings:
             await self.state.open_flow(wiring.flow)
-            route = make.route(wiring, self.state.remember_upload)
+            route = make.route(wiring, self.state.remember_upload, mark)
             await self._recall(wiring, route)
             self.flows[wiring.flow.name] = await self._running(route, recorder)
 

@@ -16,7 +16,7 @@ from s3flow.model import Attributes, Listed, ObjectInfo, Part
 from s3flow.policies import CopyBy, Guard, MethodPolicy, Mode, TagPolicy
 from s3flow.ports import Body
 
-_PROBE_BYTES = b"s3flow doctor\n"
+PROBE_BYTES = b"s3flow doctor\n"
 _Result = TypeVar("_Result")
 
 
@@ -35,9 +35,9 @@ class _ProbeBody:
     """A few bytes as a body."""
 
     def __init__(self) -> None:
-        self.info = ObjectInfo(len(_PROBE_BYTES), "")
-        self.size = len(_PROBE_BYTES)
-        self._left = _PROBE_BYTES
+        self.info = ObjectInfo(len(PROBE_BYTES), "")
+        self.size = len(PROBE_BYTES)
+        self._left = PROBE_BYTES
 
     async def read(self) -> memoryview:
         chunk, self._left = self._left, b""
@@ -144,7 +144,7 @@ async def _examine_deletes(route: Route, bucket: str) -> Finding:
     flow = route.flow
 
     async def compare() -> str:
-        guard = await route.source.guard_of(bucket, flow.source.prefix, f"doctor/{flow.name}")
+        guard = await route.source.guard_of(bucket, flow.source.prefix, selfsame.name_of(route))
         if guard is not Guard.NOT:
             return "only the version that was copied" + (
                 ", many in a request" if guard is Guard.EACH else ""
@@ -198,7 +198,7 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
             return
         bucket = names[0]
     prefix = plan.target_key(flow, flow.source.prefix)
-    key = prefix + probe_name(flow.name)
+    key = prefix + probe_name(route)
     place = f"{target.name}:{bucket}/{prefix.decode(errors='backslashreplace')}"
     attributes = Attributes({}, {}, "STANDARD", 0)
 
@@ -218,7 +218,7 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
         return f"written and removed{', etag ' + stored.etag if stored.etag else ''}"
 
     async def upload() -> str:
-        upload_id = await target.create_multipart_upload(bucket, key, attributes, len(_PROBE_BYTES))
+        upload_id = await target.create_multipart_upload(bucket, key, attributes, len(PROBE_BYTES))
         try:
             part: Part = await target.upload_part(bucket, key, upload_id, 1, 0, _ProbeBody())
             held = await target.list_parts(bucket, key, upload_id)

@@ -150,7 +150,7 @@ class Remover:
         await self._turn(12)
         why = "it deletes whatever is there, also what was never copied"
         try:
-            guard = await route.source.guard_of(bucket, flow.source.prefix, flow.name)
+            guard = await route.source.guard_of(bucket, flow.source.prefix, selfsame.name_of(route))
         except (AccessDenied, Refused) as error:
             guard = Guard.NOT
             why = (

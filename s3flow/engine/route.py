@@ -55,6 +55,7 @@ class Route:
     copier: Target | None = None  # the target with the source's credentials, where they are others
     websites: dict[str, bool] = field(default_factory=dict)  # source buckets, whether they are one
     restore_queue: RestoreQueue | None = None  # tells of completed restores
+    mark: str = ""  # goes into the names of probes: what its state calls itself
     passed: int = 0  # bytes, chunk by chunk: what a rate is made of
     tags_known: set[str] = field(default_factory=set)  # buckets whose tags could be read
     begun: dict[int, Transfer] = field(default_factory=dict)  # with upload ids, by transfer id

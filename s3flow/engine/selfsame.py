@@ -17,9 +17,17 @@ _IN_FOLDERS = b"s3flow-probe-"  # the names that DELETE_PROBE begins are for unf
 _PLAIN = Attributes({}, {}, "STANDARD", 0)
 
 
-def name_here(name: str) -> bytes:
-    """Give the end of a probe's key: what a death leaves goes with the next probe of *name* here."""
-    return hashlib.sha256(f"{socket.gethostname()}/{name}".encode()).hexdigest()[:16].encode()
+def name_of(route: Route) -> str:
+    """Give the end of a probe's key: what a death leaves of it goes with the flow's next one.
+
+    Two daemons whose flows have one name must not remove each other's probe while it is looked for, so
+    the name is made of what stays and what nobody else has: the identity of the state, which is the
+    same after each start, in whatever container, and which one process at a time has the lock of. With
+    a new state what the old one left has another name; `upkeep.sweep_probes` removes it by its age.
+    Who has no state is known by its machine, and what it leaves goes by its age too.
+    """
+    maker = route.mark or socket.gethostname()
+    return hashlib.sha256(f"{maker}/{route.flow.name}".encode()).hexdigest()[:16]
 
 
 def may_meet(route: Route, bucket: str) -> bool:
@@ -74,7 +82,7 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
     flow, target = route.flow, route.target
     read, written = flow.source.prefix, flow.target.prefix
     there = plan.target_bucket(flow, bucket)
-    name = name_here(flow.name)
+    name = name_of(route).encode()
     if not target.limits.etags:
         key = read + _IN_FOLDERS + name
         place = plan.target_key(flow, key)

@@ -10,10 +10,9 @@ from s3flow.engine import plan, selfsame, verify
 from s3flow.engine.route import Route
 from s3flow.errors import CopyRefused, S3flowError
 from s3flow.model import Attributes, Listed, Original, Span
-from s3flow.policies import CopyBy, TagPolicy
+from s3flow.policies import DOCTOR_PROBE, CopyBy, TagPolicy
 from s3flow.ports import Target
 
-PROBE_NAME = b"s3flow-doctor-"
 MOST_BUCKETS = 20
 _ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}  # nobody reads or copies these before they are restored
 
@@ -27,9 +26,9 @@ class Found(NamedTuple):
     why: str
 
 
-def probe_name(flow: str) -> bytes:
+def probe_name(route: Route) -> bytes:
     """Give a key's end that no other flow uses, and the next doctor again."""
-    return PROBE_NAME + selfsame.name_here(flow)
+    return DOCTOR_PROBE + selfsame.name_of(route).encode()
 
 
 async def buckets_of(route: Route) -> tuple[list[str], int]:
@@ -133,4 +132,4 @@ async def _copy_part(route: Route, store: Target, bucket: str, entry: Listed) ->
 def _probe_place(route: Route, bucket: str) -> tuple[str, bytes]:
     flow = route.flow
     prefix = plan.target_key(flow, flow.source.prefix)
-    return plan.target_bucket(flow, bucket), prefix + probe_name(flow.name)
+    return plan.target_bucket(flow, bucket), prefix + probe_name(route)

@@ -89,8 +89,8 @@ class RouteMaker:
         self._bytes = _buckets(pace.max_bytes_per_s / share.of)
         self._requests = _buckets(pace.max_requests_per_s * share.requests)
 
-    def route(self, wiring: Wiring, remember: Remember = remember_nothing) -> Route:
-        """Make the route of a flow."""
+    def route(self, wiring: Wiring, remember: Remember = remember_nothing, mark: str = "") -> Route:
+        """Make the route of a flow. *mark*: who it is that tries what its stores do, for names."""
         flow, share = wiring.flow, self._pace.share
         return Route(
             flow=flow,
@@ -100,6 +100,7 @@ class RouteMaker:
             verdicts=_verdicts(wiring, self._emit),
             copier=wiring.copier,
             restore_queue=wiring.restore_queue,
+            mark=mark,
             gate=Gate(flow.name, self._pace.concurrency_of(flow), self._emit),
             slots=self._slots,
             bytes_buckets=self._bytes + _buckets(flow.max_bytes_per_s / share.of),

@@ -67,6 +67,13 @@ class StateStore(Protocol):
         """Begin, or continue, a flow. Raises `FlowChanged` if its source, target or mapping differ."""
         ...
 
+    async def identity(self) -> str:
+        """Give what tells this state from every other, and stays.
+
+        "" where it has none yet, and may only be read.
+        """
+        ...
+
     async def open_routes(self, flow: str, endpoints: str) -> list[Verdict]:
         """Give what is known of the ways that the flow's objects go.
 

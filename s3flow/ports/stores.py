@@ -133,7 +133,7 @@ class Source(Protocol):
     async def guard_of(self, bucket: str, prefix: bytes, name: str) -> Guard:
         """Find out, by a probe object below *prefix*, whether the store compares before it deletes.
 
-        At a time only one on this machine may ask for a *name*, which names the probe.
+        At a time only one may ask for a *name*, which ends the probe's key: another would remove it.
 
         Raises `AccessDenied` where none may be written.
         """

@@ -66,6 +66,16 @@ def open_flow(flow: Flow, now: float) -> Steps[None]:
         refuse_difference(flow, row[1])
 
 
+def identity(new: str) -> Steps[str]:
+    """Give the state's name for itself; from now on that is *new* where it has none, and that is not ""."""
+    row = first((yield Fetch(sql.GET_META, ("identity",))))
+    if row is not None:
+        return str(row[0])
+    if new:
+        yield Execute(sql.SET_META, ("identity", new))
+    return new
+
+
 def begin_scan(name: str, now: float) -> Steps[tuple[Scan, bool]]:
     """Continue the flow's unfinished scan (True) or begin one."""
     flow_id = yield from need_flow(name)

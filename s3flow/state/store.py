@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 
 from s3flow.crashpoints import passing
@@ -72,6 +73,14 @@ class SqlState(Queries):
     async def open_flow(self, flow: Flow) -> None:
         """Begin, or continue, a flow. Raises `FlowChanged`."""
         await self._database.write(lambda: flows.open_flow(flow, self._clock()))
+
+    async def identity(self) -> str:
+        """Give what tells this state from every other; "" where it has none yet, and is only read."""
+        known = await self._database.read(lambda: flows.identity(""))
+        if known or self._database.read_only:
+            return known
+        made = os.urandom(8).hex()
+        return await self._database.write(lambda: flows.identity(made))
 
     async def open_routes(self, flow: str, endpoints: str) -> list[Verdict]:
         """Give what is known of the flow's ways; nothing if other *endpoints* were asked."""

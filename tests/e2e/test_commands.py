@@ -283,6 +283,27 @@ def test_an_interrupted_doctor_leaves_nothing_behind(
     assert stage.theirs.list_multipart_uploads(Bucket=stage.target).get("Uploads", []) == []
 
 
+def test_the_upload_of_a_killed_doctor_goes_with_the_next_one(stage: Stage) -> None:
+    started = queue.SimpleQueue[Running]()
+
+    def kill(request: Request) -> float:
+        if request.kind == "upload_part":
+            started.get(timeout=HANG).process.kill()
+            proxy.delay = lambda request: 0.0
+        return 0.0
+
+    stage.put("a")
+    proxy = stage.proxy(delay=kill)
+    program = stage.program()
+    program.run("sync")  # from now on there is a state, which says whose doctor it is
+    running = program.start("doctor")
+    started.put(running)
+    assert running.process.wait(HANG) == -signal.SIGKILL
+    assert len(stage.theirs.list_multipart_uploads(Bucket=stage.target)["Uploads"]) == 1
+    assert "what killed doctors left: 1 removed" in program.run("doctor").out
+    assert stage.theirs.list_multipart_uploads(Bucket=stage.target).get("Uploads", []) == []
+
+
 def test_doctor_names_a_missing_bucket_and_folder(stage: Stage) -> None:
     stage.put("a")
     program = stage.program(

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,7 +14,7 @@ from xml.sax.saxutils import escape
 from s3flow import errors
 from s3flow.lanes import answers_of
 from s3flow.model import Attributes, Doomed, ObjectInfo, Page, Stored
-from s3flow.policies import DELETE_PROBE, Guard
+from s3flow.policies import DELETE_PROBE, PROBE_LEFT, Guard
 from s3flow.ports import Body
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
@@ -24,7 +23,6 @@ from s3flow.wire.sigv4 import canonical_query, quote_value
 from s3flow.wire.xml import Document, parse_document
 
 AT_ONCE = 1000  # keys of one request
-LEFT = 3600.0  # seconds after which a probe has no maker any more
 ANSWER_LIMIT = 16 * 1024 * 1024  # bytes
 _BYTES = b"s3flow tries whether deletes are conditional here\n"
 _ABOUT = Attributes({}, {}, "STANDARD", 0)
@@ -168,9 +166,8 @@ class Removals:
         Leaves nothing behind. Raises `AccessDenied` where the probe may not be written.
         """
         await self._sweep(bucket, prefix + DELETE_PROBE)
-        # What a death leaves is written over and removed by the next try of the same *name* here.
-        known = hashlib.sha256(f"{socket.gethostname()}/{name}".encode()).hexdigest()
-        key = prefix + DELETE_PROBE + known[:16].encode()
+        # What a death leaves is written over and removed by the next try of the same *name*.
+        key = prefix + DELETE_PROBE + name.encode()
         is_versioned = False
         found = Guard.NOT
         try:
@@ -210,7 +207,7 @@ class Removals:
 
     async def _sweep(self, bucket: str, prefix: bytes) -> None:
         """Remove what dead processes left of their probes."""
-        before = (time.time() - LEFT) * 1000
+        before = (time.time() - PROBE_LEFT) * 1000
         for entry in (await self._contents.list_page(bucket, prefix, b"")).entries:
             if entry.modified < before:
                 await self._clear(bucket, entry.key, is_versioned=False)
