@@ -31,7 +31,10 @@ class Group(asyncio.TaskGroup):
     To the group of the library a task that was cancelled is no failure. But where nobody cancelled
     it, something that it awaited was: a future of a library, an executor that ends. Whatever it was to
     do is not done then, and the others would wait for it for ever, or say that all is well.
+    *left_undone*: a task was cancelled itself, which only who did so can know the meaning of.
     """
+
+    left_undone = False
 
     def create_task(  # type: ignore[override]  # nobody here has generators to run
         self,
@@ -43,7 +46,11 @@ class Group(asyncio.TaskGroup):
         """Start a task; `Interrupted` is what it raises if it is cancelled by nobody."""
         task = super().create_task(_not_in_silence(coro), name=name, context=context)
         task.add_done_callback(lambda _: coro.close())  # it never began if that was cancelled first
+        task.add_done_callback(self._note_end)
         return task
+
+    def _note_end(self, task: asyncio.Task[Any]) -> None:
+        self.left_undone = self.left_undone or task.cancelled()
 
 
 async def _not_in_silence(work: Coroutine[Any, Any, T]) -> T:
@@ -86,6 +93,8 @@ async def together(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> No
 async def _in_group(work: Callable[[asyncio.TaskGroup], Awaitable[object]]) -> None:
     async with Group() as group:
         await work(group)
+    if group.left_undone:  # of a group that was cancelled, or failed, that much is told already
+        raise Interrupted("a task was cancelled alone: what it was to do is not done")
 
 
 def heed_cancellation() -> None:

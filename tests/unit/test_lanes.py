@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s3flow.errors import ConnectionLost
+from s3flow.errors import ConnectionLost, Interrupted
 from s3flow.lanes import answers_of, heed_cancellation, in_lanes, together
 from tests.faults import Call, Faulty
 from tests.unit.lab import PARTS, Lab
@@ -60,6 +60,22 @@ async def test_a_failure_of_its_own_is_no_cancellation() -> None:
         with pytest.raises(ConnectionLost):
             await waits_beside(fails())
         assert task.cancelling() == 0
+
+
+async def test_what_a_task_left_undone_that_was_cancelled_alone_is_not_called_done() -> None:
+    done: list[int] = []
+
+    async def one(item: int) -> None:
+        if item == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        await asyncio.sleep(0)
+        done.append(item)
+
+    with pytest.raises(Interrupted):
+        await in_lanes([1, 2, 3], one, 2)
+    assert done == [2, 3]
 
 
 async def test_a_death_comes_before_failures() -> None:
