@@ -34,6 +34,7 @@ class Ledger:
     folder: Path
     counts: Counter[str] = field(default_factory=Counter)
     cancelled: set[Spot] = field(default_factory=set)
+    after: dict[Spot, Trial] = field(default_factory=dict)  # what is waited at after which
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def do(self, trial: Trial) -> bool:
@@ -41,7 +42,7 @@ class Ledger:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name) / "stage"
             if trial.port == "await":
-                how = asyncio.run(one_await(trial, folder, self.cancelled))
+                how = asyncio.run(one_await(trial, folder, self.cancelled, self.after))
                 self.counts.update({"awaits": bool(how), "cancelled": how == "cancelled"})
                 self.counts["trials"] += 1
                 return bool(how)
@@ -95,15 +96,19 @@ def awaits_that_end(ledger: Ledger, scene: str, draw: random.Random) -> Iterator
 
 
 def cancel_everywhere(ledger: Ledger, scene: str, trouble: str = "") -> set[str]:
-    """Cancel the daemon, or a task, at each await that no cancellation has come to yet.
+    """Cancel the daemon, a task, or all of them at each await that no cancellation has come to yet.
 
-    Gives what the ports were asked for.
+    So it is done with what is waited at by who ends. Gives what the ports were asked for.
     """
     spots, methods = ledger.look(scene, trouble)
-    for how in (How.CANCEL, How.TASK):
+    for how in (How.CANCEL, How.TASK, How.ALL):
         for spot in sorted(spots):
             if spot not in ledger.cancelled:
                 ledger.do(Trial(scene, "await", how, place(spot, 1), trouble))
+    for spot, trial in sorted(ledger.after.items()):
+        if spot not in ledger.cancelled:
+            ledger.do(trial._replace(at=f"{trial.at}>{place(spot, 1)}"))
+    ledger.after.clear()
     return methods
 
 

@@ -54,6 +54,7 @@ class How(StrEnum):
     CANCEL = "cancel"  # the daemon
     TWICE = "twice"  # and again while it ends
     TASK = "task"  # the task that waits there, and then the daemon is stopped
+    ALL = "all"  # every task there is, shielded or not: as a loop does that ends
     STOP = "stop"
     ABANDON = "abandon"
 
@@ -147,15 +148,17 @@ class Nth(Faulty):
 class Trial(NamedTuple):
     """One fault in one scene.
 
-    With the port "await" the fault is a `How`, and *at* a `place`; else it is a `Fault`, and *at* the
-    number of a call, for `Fault.MEETS` followed by "+" and the steps after which it fails.
+    With the port "await" the fault is a `How`, and *at* a `place`, or two with ">" between: when the
+    second is reached after the first, the daemon is cancelled once more. Else the fault is a `Fault`,
+    and *at* the number of a call, for `Fault.MEETS` followed by "+" and the steps after which it fails.
     """
 
     scene: str
     port: str
     fault: str
     at: str
-    trouble: str = ""  # "port.method:fault", which happens before: the first call of it goes wrong
+    # "port.method:fault", several with "+" between, which happen before: the first call of it goes wrong.
+    trouble: str = ""
 
     @property
     def n(self) -> int:

@@ -159,28 +159,37 @@ async def observe(scene: Scene, folder: Path, trouble: str = "") -> tuple[Counte
 
 
 def _trouble(stage: Stage, trouble: str) -> None:
-    if trouble:
-        place, fault = trouble.split(":")
+    for each in trouble.split("+") if trouble else ():
+        place, fault = each.split(":")
         port, method = place.split(".")
         install(stage, port, 1, Fault(fault), method)
 
 
-async def one_await(trial: Trial, folder: Path, cancelled: set[Spot]) -> str:
+async def one_await(
+    trial: Trial, folder: Path, cancelled: set[Spot], after: dict[Spot, Trial]
+) -> str:
     """Cancel, or stop, when an await is waited at; says how that ended, "" if it was never reached.
 
-    Adds to *cancelled* all that cancellations were delivered to on the way.
+    Adds to *cancelled* all that cancellations were delivered to on the way, and to *after* what was
+    waited at then.
     """
     scene, how = EVERY[trial.scene], How(trial.fault)
-    wanted, left = _placed(trial.at)
+    places = [_placed(each) for each in trial.at.split(">")]
+    left, ours = len(places), asyncio.all_tasks()
     async with set_stage(scene, folder) as (stage, mend):
         watch = Watch(cancelled)
         _trouble(stage, trial.trouble)
 
         def act(victim: asyncio.Task[Any]) -> None:
             match how:
+                case _ if left < len(places) - 1:
+                    victim.cancel()
                 case How.TASK if not scene.looks:
                     victim.cancel()
                     victim.add_done_callback(lambda _: stage.stop.set())
+                case How.ALL:
+                    for each in asyncio.all_tasks() - ours:
+                        each.cancel()
                 case How.STOP:
                     stage.stop.set()
                 case How.ABANDON:
@@ -194,10 +203,15 @@ async def one_await(trial: Trial, folder: Path, cancelled: set[Spot]) -> str:
 
         def look(victim: asyncio.Task[Any], spots: list[Spot]) -> None:
             nonlocal left
-            if wanted in spots and left:
+            if left < len(places):
+                after.update(dict.fromkeys(set(spots) - after.keys(), trial))
+            if not left or places[-left][0] not in spots:
+                return
+            spot, times = places[-left]
+            places[-left] = spot, times - 1
+            if times == 1:
                 left -= 1
-                if not left:
-                    asyncio.get_running_loop().call_soon(act, victim)
+                asyncio.get_running_loop().call_soon(act, victim)
 
         watch.at = look
         with watch.watching():
@@ -216,7 +230,7 @@ async def judge(trial: Trial, stage: Stage, task: asyncio.Task[Any], *, strict: 
     where = trial.repeat
     scene = EVERY[trial.scene]
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    if trial.fault in {How.TWICE, Fault.MEETS} and others:
+    if (trial.fault in {How.TWICE, How.ALL, Fault.MEETS} or ">" in trial.at) and others:
         # Cancelled while it ends, it waits no longer for what ends by itself: the state's closing.
         await asyncio.wait(others, timeout=PATIENCE)
     if left := await left_tasks():
