@@ -115,7 +115,7 @@ EXCUSED: dict[str, str] = {
     "probe._examine_source.compare: await selfsame.refuse_selfsame(route, bucket, found)": GOES_ON,
     "probe._examine_source: await _try(route, f'tell {place} from {flow.target}', compare, remedy)": GOES_ON,
     "probe._examine_target.upload: await target.abort_multipart_upload(bucket, key, upload_id)": GOES_ON,
-    "probe._examine_target.upload: await target.create_multipart_upload(bucket, key, attributes, len(_PROBE_BYTES))": GOES_ON,
+    "probe._examine_target.upload: await target.create_multipart_upload(bucket, key, attributes, len(PROBE_BYTES))": GOES_ON,
     "probe._examine_target.upload: await target.list_parts(bucket, key, upload_id)": GOES_ON,
     "probe._examine_target.upload: await target.upload_part(bucket, key, upload_id, 1, 0, _ProbeBody())": GOES_ON,
     "probe._examine_target.write: await target.discard(bucket, key, stored)": GOES_ON,
