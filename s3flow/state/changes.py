@@ -74,6 +74,7 @@ def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transf
     for change in changes:
         row = rows.get(change.transfer.id)
         if row is None or row.generation != change.transfer.generation:
+            _tell_of_late(row, change, trail)
             open_again.append(change.transfer)
             continue
         after = _after(row, change)
@@ -142,6 +143,17 @@ def _tell(row: Current, after: Current, change: Change, trail: Trail) -> None:
         change.message,
     )
     trail.note(it.flow, fact)
+
+
+def _tell_of_late(row: Current | None, change: Change, trail: Trail) -> None:
+    """Note that a version was deleted, though the row is of another one by now.
+
+    People wrote that, it was listed, and they put back what was there before: the condition of the
+    delete held. Nothing else will ever tell of it.
+    """
+    if row is not None and change.state is State.DELETED:
+        method, proof = str(change.method), str(change.proof)
+        trail.ended(change, row.bucket_id, _DELETED, change.transfer.size, method, proof)
 
 
 def _after(row: Current, change: Change) -> Current:

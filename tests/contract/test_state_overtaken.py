@@ -81,3 +81,16 @@ async def test_the_upload_of_a_version_that_was_replaced_is_not_forgotten_with_i
     )  # u1 could not be aborted
     await state.save([newer])
     assert await state.abandoned_uploads(NAME) == [("bucket", b"a", "u1")]
+
+
+async def test_a_delete_that_is_overtaken_was_done_and_stands_in_the_trail(
+    state: StateStore,
+) -> None:
+    row = await verified(state)
+    (due,) = await state.claim_due(NAME, 10, 10)
+    await merge(state, changed=[(row, Discovered(listed(b"a", 5, "e2")))])
+    await state.save([Change(due.transfer, State.DELETED, message="if its ETag matches")])
+    assert await counts(state) == {(State.DISCOVERED, ""): 1}
+    trail = await state.audit(NAME)
+    assert [(each.fact, each.etag) for each in trail][-1] == ("deleted", due.transfer.etag)
+    assert await claim_keys(state) == [b"a"]

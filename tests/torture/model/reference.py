@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -100,12 +100,25 @@ class Model:
         else:
             self.there[key] = data
 
-    def deleted(self, key: bytes, copy: bytes | None, row: Row | None, terms: Terms) -> None:
-        """Look at a delete of s3flow's in the moment that it is done; what must hold, holds then."""
+    def deleted(
+        self,
+        key: bytes,
+        copy: bytes | None,
+        row: Row | None,
+        terms: Terms,
+        proven: Collection[str],
+    ) -> None:
+        """Look at a delete of s3flow's in the moment that it is done; what must hold, holds then.
+
+        *proven*: ETags of the versions that the audit trail calls proven. The row may be of a version
+        that was listed meanwhile and is gone again.
+        """
         data = self.here.pop(key)
+        etag = self.etag(key, data)
         if copy != data:
             self.wrong.append(f"{key!r} was deleted as {data[:20]!r}, and its copy is {copy!r:.40}")
-        if row is None or row.state is not State.VERIFIED or self.etag(key, data) != row.etag:
+        overtaken = row is not None and row.etag != etag and etag in proven
+        if row is None or ((row.state, row.etag) != (State.VERIFIED, etag) and not overtaken):
             self.wrong.append(f"{key!r} was deleted, and the state has it as {row}")
         if not terms.deletes or key in terms.excluded:
             self.wrong.append(f"{key!r} was deleted, and the flow does not say so: {terms}")

@@ -11,8 +11,9 @@ from pathlib import Path
 from s3flow.engine.holding import OwnHolds
 from s3flow.model import Filters
 from s3flow.policies import DELETE_PROBE
-from s3flow.records import Hold
+from s3flow.records import Fact, Hold
 from s3flow.state import sql
+from s3flow.state.audit import FACTS
 from s3flow.state.opening import open_state
 from s3flow.state.store import SqlState
 from s3flow.stores.memory import MemoryStore
@@ -24,6 +25,7 @@ KEYS = [b"a", b"b", b"bb", b"c/d"]
 SIZES = [0, 10, 11, 2500]
 PART = 1000  # bytes
 _ROWS = "SELECT object_key, state, etag, reason, coalesce(upload_id, ''), generation FROM objects"
+_PROVEN = (Fact.VERIFIED, Fact.ADOPTED)
 _PROBES = (DELETE_PROBE, b"s3flow-probe-")  # a crash may leave one, which is no copy of anything
 
 
@@ -98,7 +100,9 @@ class World:
     def deleted(self, key: bytes) -> None:
         """Look at a delete that is being done."""
         self.counts["deletes"] += 1
-        self.model.deleted(key, self.copies().get(key), self.rows().get(key), self.terms)
+        trail = self.kept.query("SELECT object_key, etag, fact FROM audit")
+        proven = {etag for of, etag, fact in trail if of == key and FACTS[fact] in _PROVEN}
+        self.model.deleted(key, self.copies().get(key), self.rows().get(key), self.terms, proven)
 
     def configure(self, terms: Terms) -> None:
         """Change the settings, and what the source can do."""
