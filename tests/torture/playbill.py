@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tests.torture import scenes
+from tests.torture import scenes, scenes_crowded, scenes_money, scenes_proofs
 
-ENDLESS = {**scenes.ENDLESS}  # those of which only the awaits are tried
+# Those of which only the awaits are tried.
+ENDLESS = {
+    **scenes.ENDLESS,
+    **scenes_crowded.ENDLESS,
+    **scenes_money.ENDLESS,
+    **scenes_proofs.ENDLESS,
+}
 EVERY = {**scenes.SCENES, **ENDLESS}

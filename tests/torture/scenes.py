@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import replace
 from typing import Any
 
 from s3flow.engine import recorder, route, throttle, wiring
@@ -112,31 +111,6 @@ def _paced(stage: Stage) -> None:
         max_bytes_per_s=400_000,
         delete=DeletePolicy.VERSION,
     )
-
-
-def _slow(stage: Stage) -> None:
-    stage.change(max_requests_per_s=400, max_bytes_per_s=100_000)
-    stage.pace = replace(stage.pace, bodies=1)
-
-
-def _frozen_slow(stage: Stage) -> None:
-    _frozen(stage)
-    _slow(stage)
-
-
-def _inside_slow(stage: Stage) -> None:
-    _by_source(stage)
-    _slow(stage)
-
-
-def _some_slow(stage: Stage) -> None:
-    _some(stage)
-    _slow(stage)
-
-
-def _moving_slow(stage: Stage) -> None:
-    _moving(stage)
-    _slow(stage)
 
 
 def _paid(stage: Stage) -> None:
@@ -379,14 +353,5 @@ ENDLESS = {
         Scene("stopping", _some, None, _begin_and_stop, _again),
         Scene("listed", _some, None, _only_list, _again),
         Scene("scanty", _scanty, None, sync, _with_more),
-        Scene("slow", _some_slow, patches=NARROW),
-        Scene("frozen-slow", _frozen_slow, patches=NARROW),
-        Scene("inside-slow", _inside_slow, patches=NARROW),
-        Scene("moved-slow", _moving_slow, moves=True, patches=NARROW),
-        Scene("proven-slow", _some_slow, _copied, _prove, looks=True, patches=NARROW),
-        Scene("disk-slow", _some_slow, disk=True, patches=NARROW),
-        Scene(
-            "disk-proven-slow", _some_slow, _copied, _prove, looks=True, disk=True, patches=NARROW
-        ),
     )
 }

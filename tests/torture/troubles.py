@@ -41,7 +41,6 @@ TROUBLES: tuple[tuple[str, str], ...] = (
     ("account", "source.list_buckets:denied"),
     ("in-line", "source.get_object:lost"),
     ("disk", "target.digest:corrupted"),
-    ("moved-slow", "source.delete_objects:throttled"),
-    ("moved-slow", "source.get_object:changed"),
-    ("disk-proven-slow", "source.head_object:fails"),
+    ("proven", "source.head_object:fails"),
+    ("noted-late", "state.note_spending:fails"),
 )
