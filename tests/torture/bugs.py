@@ -149,6 +149,39 @@ def swallowed_cancellation() -> None:
 
 
 @bug
+def lost_lease() -> None:
+    """Give what a worker process holds to a second one, while the first still works on it."""
+    from s3flow.crew.seat import Seat
+    from s3flow.engine.flow import RunningFlow
+    from s3flow.model import Transfer
+
+    give = Seat.give
+
+    def give_twice(self: Seat, flow: RunningFlow, transfer: Transfer) -> None:
+        give(self, flow, transfer)
+        for peer in self.peers:
+            if peer is not self and peer.has_room(transfer.flow):
+                flow.feed.in_flight += 1  # no count gives it away
+                give(peer, flow, transfer)
+                return
+
+    Seat.give = give_twice  # type: ignore[method-assign]
+
+
+@bug
+def forgotten_work() -> None:
+    """Forget what a dead worker process held, as if it were somebody else's."""
+    from s3flow.engine.feed import Feed
+    from s3flow.model import Transfer
+
+    async def forget(self: Feed, transfers: Sequence[Transfer]) -> None:
+        self.in_flight -= len(transfers)
+        self.wake()
+
+    Feed.returned = forget  # type: ignore[method-assign]
+
+
+@bug
 def leaked_memory() -> None:
     """Keep something of each transfer for ever."""
     from s3flow.events import TransferEnded

@@ -18,6 +18,7 @@ Content = (
     bytes | str
 )  # the bytes, or a digest of them: the same of both for everything that is compared
 DONE = frozenset({"verified", "deleted"})
+PENDING = frozenset({"discovered", "transferring", "transferred", "restore_requested", "restoring"})
 TOLD = 20  # findings of one check; more of the same say nothing
 
 
@@ -113,6 +114,15 @@ def all_arrived(seen: Seen, *, moved: bool = False) -> list[str]:
     ]
     left = [f"I1: {key!r} was not moved" for key in seen.source] if moved else []
     return _some(found + left)
+
+
+def nothing_pending(seen: Seen) -> list[str]:
+    """When s3flow says that it is done: each object has an outcome."""
+    return _some(
+        f"P3: all is said to be done, and {claim.key!r} is {claim.state}"
+        for claim in seen.claims
+        if claim.state in PENDING
+    )
 
 
 def nothing_changed(before: Seen, after: Seen) -> list[str]:

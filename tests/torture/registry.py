@@ -50,6 +50,8 @@ CATCHES: dict[str, tuple[str, ...]] = {
     "missing-fsync": ("power",),
     "swallowed-cancellation": ("sim", "nth"),
     "reused-dirty-connection": ("hostile", "storm"),
+    "lost-lease": ("sim",),
+    "forgotten-work": ("sim",),
     "leaked-secret": ("secrets",),
     "leaked-memory": ("soak",),
 }

@@ -11,7 +11,7 @@ from s3flow.engine.daemon import Daemon
 from s3flow.engine.flow import OwnHands
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.wiring import Pace, Wiring
-from s3flow.events import Event, PageMerged, Recorded, Retried, TransferStarted
+from s3flow.events import Event, PageMerged, Recorded, Retried, TransferStarted, WorkerEnded
 from s3flow.model import Flow
 from s3flow.records import Hold
 from s3flow.state.store import SqlState
@@ -57,6 +57,7 @@ class Life(Caller):
         self.abandon = asyncio.Event()
         self.ended = asyncio.Event()  # by a death, or by an order to end
         self.process.on_death.append(self.ended.set)
+        self.once = False
         self.hands: list[Hand] = []
         self.stopped_at: float | None = None
         self._refused_until = 0.0
@@ -65,7 +66,7 @@ class Life(Caller):
 
     async def run(self, course: Course) -> None:
         """Run a daemon on the world's state and stores."""
-        world = self.world
+        world, self.once = self.world, course.once
         database = SimDatabase(
             world.disk, self.loop, self._fate, self.chances.state_delay, self.process.kill
         )
@@ -101,6 +102,9 @@ class Life(Caller):
         if isinstance(event, Recorded):
             told = [(it.transfer.key, it.transfer.etag, it.state.value) for it in event.changes]
             self.world.mark("recorded", told)
+        elif isinstance(event, WorkerEnded):
+            self.world.counts["given back"] += event.returned
+            self.world.mark("worker ended", (event.worker, event.how, event.returned))
         elif isinstance(event, PageMerged):
             self.world.mark("merged", (event.new, event.changed))
 

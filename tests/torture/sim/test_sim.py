@@ -18,6 +18,8 @@ PROMISE = {
     "delete-before-durable": "I1: ",
     "missing-if-match-read": "I2: ",
     "missing-if-match-delete": "I1: ",
+    "lost-lease": "lease: ",
+    "forgotten-work": "P3: ",
 }  # that a bug breaks
 TRACE = "from tests.torture.sim import live; print([live(seed)[1] for seed in (3, 11, 12)])"
 
@@ -26,7 +28,10 @@ def test_no_promise_is_broken_in_any_life(tmp_path: Path) -> None:
     counts = run(Task(tmp_path, seed=1, rounds=WORLDS))
     assert counts["seeds"] == WORLDS
     assert counts["lives"] > WORLDS
-    for what in ("deletes", "written", "killed", "stopped", "died by an exception", "answer lost"):
+    for what in (
+        *("deletes", "written", "killed", "stopped", "died by an exception", "answer lost"),
+        *("worker killed", "worker frozen", "worker died by an exception", "given back"),
+    ):
         assert counts[what], f"nothing was {what}: {counts}"
 
 

@@ -293,6 +293,9 @@ class World:
         left = [task for task in life.process.tasks if not task.done()]
         if left and not life.died:
             self.wrong.append(f"tasks are left:\n{life.process.stacks()}")
+        alive = [hand.process.name for hand in life.hands if not hand.process.dead]
+        if alive:
+            self.wrong.append(f"worker processes outlive their daemon: {alive}")
 
     def _judge_end(self, life: Life, main: asyncio.Task[None]) -> None:
         error = None if main.cancelled() else main.exception()
@@ -310,6 +313,9 @@ class World:
             self.note("ended by an error")
         if life.died and not any(isinstance(each, Died) for each in _leaves(error)):
             self.note("death not told")
+        if error is None and life.once and not life.stop.is_set() and not life.died:
+            for truth in self.truths:
+                self.wrong += promises.nothing_pending(truth.seen(self.disk.db))
 
     # --- what has to be true -----------------------------------------------------------------------
 
