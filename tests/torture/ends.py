@@ -23,10 +23,8 @@ THRESHOLD = 96 * KIB  # what is larger goes in parts
 MIB = 1024 * KIB
 PEOPLE = 25  # requests of s3flow between two things that people do
 HANDS = 4  # requests of ours at a time
-TEMPORARY = ".s3flow-"
-PROBE = (
-    ".s3flow-probe-"  # none of the flow's objects: what a fault leaves of one, the next one removes
-)
+# None of the flow's objects: what a death leaves of them, the next life removes.
+TEMPORARY, PROBE = ".s3flow-", "s3flow-probe-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,32 +169,32 @@ class Ends:
     def seen(self, errand: Errand) -> Seen:
         """Look at both ends of an errand."""
         prefix = f"{errand.name}/"
-        source = {
-            key.encode(): self._by_etag.get(etag, f"ETag {etag}")
-            for key, etag in self._listed(self.source, prefix)
-        }
-        target, strays = self._on_disk(prefix) if errand.to_disk else (self._copies(prefix), [])
+        here, strays = self._listed(self.source, prefix)
+        source = {key.encode(): self._by_etag.get(etag, f"ETag {etag}") for key, etag in here}
+        target, unfinished = self._on_disk(prefix) if errand.to_disk else self._copies(prefix)
         return Seen(
             source,
             target,
             {key.encode(): all_ for key, all_ in self.written.items() if key.startswith(prefix)},
             {key.encode() for key in self.removed},
             uploads=[] if errand.to_disk else self._uploads(prefix),
-            strays=strays,
+            strays=[*strays, *unfinished],
         )
 
-    def _listed(self, bucket: str, prefix: str) -> list[tuple[str, str]]:
+    def _listed(self, bucket: str, prefix: str) -> tuple[list[tuple[str, str]], list[str]]:
+        """List what lies there, with its ETags, and the probes that lie beside it."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [
+        every = [
             (entry["Key"], entry["ETag"].strip('"'))
             for page in pages
             for entry in page.get("Contents", ())
-            if PROBE not in entry["Key"]
         ]
+        probes = [key for key, _ in every if PROBE in key]
+        return [it for it in every if PROBE not in it[0]], probes
 
-    def _copies(self, prefix: str) -> dict[bytes, str]:
+    def _copies(self, prefix: str) -> tuple[dict[bytes, str], list[str]]:
         """Read what was not read yet, in the version that there is."""
-        there = self._listed(self.target, prefix)
+        there, probes = self._listed(self.target, prefix)
 
         def digest(entry: tuple[str, str]) -> str:
             return content.digest_of(self.client, self.target, entry[0])
@@ -205,12 +203,14 @@ class Ends:
         with ThreadPoolExecutor(HANDS) as pool:
             for entry, found in zip(new, pool.map(digest, new), strict=True):
                 self._read[self.target, *entry] = found
-        return {key.encode(): self._read[self.target, key, etag] for key, etag in there}
+        copies = {key.encode(): self._read[self.target, key, etag] for key, etag in there}
+        return copies, probes
 
     def _on_disk(self, prefix: str) -> tuple[dict[bytes, str], list[str]]:
         folder = self.nas / prefix
         found = content.digests_of_folder(folder) if folder.is_dir() else {}
-        names = {name: TEMPORARY in name.rpartition("/")[2] for name in found}
+        bases = {name: name.rpartition("/")[2] for name in found}
+        names = {name: TEMPORARY in base or PROBE in base for name, base in bases.items()}
         files = {
             (prefix + name).encode(): digest for name, digest in found.items() if not names[name]
         }
