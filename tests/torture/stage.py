@@ -126,7 +126,9 @@ class Stage(Lab):
 
 def _without_probes(objects: dict[bytes, bytes]) -> dict[bytes, bytes]:
     probes = (DELETE_PROBE, b"s3flow-doctor-", b"s3flow-probe-")
-    return {key: data for key, data in objects.items() if not key.startswith(probes)}
+    return {
+        key: it for key, it in objects.items() if not key.rpartition(b"/")[2].startswith(probes)
+    }
 
 
 def _files(folder: Path) -> tuple[dict[bytes, bytes], tuple[str, ...]]:

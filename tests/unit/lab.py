@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from s3flow.engine import plan
 from s3flow.engine.daemon import Daemon
+from s3flow.engine.flow import Crew, OwnHands
 from s3flow.engine.holding import OwnHolds
 from s3flow.engine.retry import Backoff
 from s3flow.engine.tariff import Tariff
@@ -56,6 +57,7 @@ class Lab:
     tariffs: dict[str, Tariff] = field(default_factory=dict)  # of flows with a `max_cost`
     endpoints: str = ""  # what tells their configuration from another
     queue: Any = None  # that tells of completed restores
+    crew: Crew = field(default_factory=OwnHands)
     daemon: Daemon | None = None  # of the last run
     holds: Any = field(default_factory=OwnHolds)
     wrap_state: Callable[[StateStore], StateStore] = lambda state: state
@@ -89,6 +91,7 @@ class Lab:
                 self._tell,
                 self.stop,
                 self.abandon,
+                crew=self.crew,
                 holds=self.holds,
                 wishes=self.wishes,
                 tariffs=self.tariffs,
