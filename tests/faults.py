@@ -28,6 +28,9 @@ class Faulty:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+        if hasattr(inner, "flush"):
+            # From Python 3.12 on isinstance with a Protocol asks no __getattr__.
+            self.flush = self.__getattr__("flush")
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.inner, name)
