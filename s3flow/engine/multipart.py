@@ -18,6 +18,7 @@ from s3flow.engine.route import (
 from s3flow.engine.uploads import abort, forget
 from s3flow.errors import (
     AccessDenied,
+    Archived,
     Conflict,
     ConnectionLost,
     CopyRefused,
@@ -225,7 +226,7 @@ async def _multipart_proof(upload: OpenUpload, stored: Stored) -> Proof:
         return (await verify.by_looking(route, upload.transfer, stored))[0]
     try:
         return await _proof_by_parts(upload, stored) or await _proof_by_reading(upload, stored)
-    except Corrupted:
+    except (Corrupted, NoSuchUpload):
         await route.target.discard(*route.destination(upload.transfer), stored)
         raise
 
@@ -251,7 +252,14 @@ async def _proof_by_reading(upload: OpenUpload, stored: Stored) -> Proof:
     stated = verify.stated_md5(upload.info)
     if stated is None:
         return Proof.SIZE
-    found = await verify.read_back(upload.route, upload.transfer, stored.etag)
+    try:
+        found = await verify.read_back(upload.route, upload.transfer, stored.etag)
+    except Archived as error:
+        # Not the source is: what is sent again is proven as it goes, and nothing has to be restored.
+        raise NoSuchUpload(
+            f"{object_name(upload.transfer)}: its upload was completed unseen, and the copy is archived, "
+            f"so that nothing can show what is in it: it is sent again ({error})"
+        ) from error
     if found is None:
         return Proof.SIZE
     if found != stated:

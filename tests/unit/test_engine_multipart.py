@@ -147,6 +147,36 @@ async def test_a_lost_answer_to_complete_is_found_out_without_sending_again(lab:
     assert "size" not in {proof for _, proof in await lab.proofs()}
 
 
+class CompletedInTheDark(Faulty):
+    """The first Complete is done and not answered, and neither is the question after it."""
+
+    lost = False
+    asked = False
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        answer = await go()
+        if call.method == "complete_multipart_upload" and not self.lost:
+            self.lost = True
+            raise ConnectionLost("no answer")
+        if call.method == "head_object" and self.lost and not self.asked:
+            self.asked = True
+            raise ConnectionLost("no answer")
+        return answer
+
+
+async def test_an_archived_copy_that_was_completed_in_the_dark_is_proven(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.change(**PARTS, lanes=2)
+    lab.put(b"a", SIZE, storage_class="GLACIER")
+    lab.src.restore("from", b"a")
+    lab.target = target = CompletedInTheDark(lab.dst)  # the copy is as cold as the source was
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert target.asked
+    assert lab.differences() == []
+    assert lab.uploads() == []
+    assert "size" not in {proof for _, proof in await lab.proofs()}
+
+
 class CompleteLost(Faulty):
     """The first Complete is lost before it arrives; somebody else's object is at the key by then."""
 
