@@ -253,7 +253,11 @@ async def judge(trial: Trial, stage: Stage, task: asyncio.Task[Any], *, strict: 
 
 def _owns_up(stage: Stage) -> bool:
     """Say whether a run that ended by itself tells that something is left to do."""
-    return stage.daemon is not None and any(it.scan_failed for it in stage.daemon.flows.values())
+    daemon = stage.daemon
+    if daemon is None:
+        return False
+    spent = any(it.is_blocked for it in daemon.purses.values())
+    return spent or any(it.scan_failed for it in daemon.flows.values())
 
 
 async def judge_the_end(trial: Trial, scene: Scene, stage: Stage) -> None:
