@@ -36,6 +36,11 @@ class Dying(Faulty):
         return answer
 
 
+def _one(stage: Stage) -> None:
+    """Put one object there, that goes in parts."""
+    stage.put(b"parts", 1500)
+
+
 def _odd(stage: Stage) -> None:
     """Put objects there whose ETags are made of no bytes; and more than can be looked at at a time."""
     scenes._some(stage)
@@ -60,10 +65,10 @@ def _crowded(scene: Scene) -> Scene:
 
 MADE = (
     *(_crowded(EVERY[name]) for name in CROWDED),
-    Scene("sent-crowded", scenes._some, partial(_die_after, "upload_part"), patches=FULL),
+    Scene("sent-crowded", _one, partial(_die_after, "upload_part"), patches=FULL),
     Scene(
         "completed-crowded",
-        scenes._some,
+        _one,
         partial(_die_after, "complete_multipart_upload"),
         patches=FULL,
     ),
