@@ -6,12 +6,13 @@ import asyncio
 from collections import Counter
 
 from tests.torture import bugs
+from tests.torture.hostile_authorities import misled
 from tests.torture.hostile_clients import besiege
 from tests.torture.hostile_servers import ENDLESS, TRICKLES, converse, endless, trickle
 from tests.torture.hostile_stores import tempt
 from tests.torture.programme import Broken, Task
 
-REPLIES, LIES, TURNS = 100, 100, 3
+REPLIES, LIES, TURNS, AUTHORITIES = 100, 100, 3, 2
 
 
 def run(task: Task) -> Counter[str]:
@@ -21,6 +22,7 @@ def run(task: Task) -> Counter[str]:
     for number, seed in enumerate(task.seeds()):
         told += asyncio.run(converse(seed, REPLIES))
         told += asyncio.run(tempt(seed, LIES))
+        told += asyncio.run(misled(seed, AUTHORITIES))
         if number % 10 == 0:  # it takes longer
             told += asyncio.run(besiege(seed, TURNS))
             asyncio.run(_patience())
@@ -35,6 +37,7 @@ def run(task: Task) -> Counter[str]:
 VITAL = (
     *("exact answers", "breaches refused", "connections used again", "lies refused"),
     *("lies that were answers", "attacks on the listener", "of them shown the door"),
+    "authorities that mean harm",
 )
 
 

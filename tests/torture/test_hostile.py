@@ -10,6 +10,7 @@ import pytest
 
 from s3flow.wire.http import Pool
 from tests.torture import bugs, hostile
+from tests.torture.hostile_authorities import mislead
 from tests.torture.hostile_servers import ENDLESS, converse, endless
 from tests.torture.programme import Broken, Task
 
@@ -30,6 +31,29 @@ async def test_what_has_no_end_is_held_in_little_memory(what: str) -> None:
     try:
         await endless(what)
         assert tracemalloc.get_traced_memory()[1] < 4 * MIB  # the server's part as well
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("sts", "endless body"),
+        ("instance", "endless chunks"),
+        ("container", "bomb"),
+        ("container", "endless headers"),
+        ("instance", "trickle of a body without length"),
+        ("identity", "redirect with the body"),
+    ],
+)
+async def test_an_authority_that_means_harm_has_no_end_of_memory_or_time_and_no_followers(
+    kind: str, what: str
+) -> None:
+    await mislead(kind, "redirect")  # what is imported and kept on the way
+    tracemalloc.start()
+    try:
+        assert await mislead(kind, what)
+        assert tracemalloc.get_traced_memory()[1] < 24 * MIB  # botocore's models of STS as well
     finally:
         tracemalloc.stop()
 

@@ -119,6 +119,38 @@ async def test_an_unreachable_provider_is_worth_another_try() -> None:
         await keyring.get()
 
 
+async def test_those_who_waited_for_a_look_up_that_failed_do_not_ask_in_turn() -> None:
+    keyring, chain = refreshing()
+
+    async def fail() -> Frozen:
+        chain.asked += 1
+        await asyncio.sleep(0)
+        raise ConnectionRefusedError("no route")
+
+    chain.get_frozen_credentials = fail  # type: ignore[method-assign]
+    failures = await asyncio.gather(*(keyring.get() for _ in range(20)), return_exceptions=True)
+    assert {type(each) for each in failures} == {ConnectionLost}
+    assert chain.asked == 1
+    with pytest.raises(ConnectionLost):
+        await keyring.get()  # who comes later asks anew
+    assert chain.asked == 2
+
+
+async def test_a_provider_that_never_answers_is_an_error_that_names_the_setting() -> None:
+    keyring, chain = refreshing()
+    keyring._settings = S3Settings("src", role_arn="arn:r", answer_timeout=0.01)
+
+    async def hang() -> Frozen:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    chain.get_frozen_credentials = hang  # type: ignore[method-assign]
+    with pytest.raises(
+        ConnectionLost, match=r"endpoints\.src: .*\(answer_timeout\).* role_arn arn:r"
+    ):
+        await keyring.get()
+
+
 async def test_a_profile_is_read_through_botocore(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

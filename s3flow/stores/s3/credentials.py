@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from s3flow.errors import ConnectionLost, CredentialsMissing, S3flowError
+from s3flow.errors import BadAnswer, ConnectionLost, CredentialsMissing, S3flowError
 from s3flow.ports import Clock
 from s3flow.secrecy import Secrets
 from s3flow.stores.s3.settings import S3Settings
@@ -49,6 +49,8 @@ class Keyring:
         self._chain: Chain | None = None
         self._hidden: tuple[tuple[str, ...], Secrets] | None = None
         self._lock = asyncio.Lock()
+        self._failures = 0
+        self._failure: S3flowError | None = None  # the last one
 
     @property
     def is_renewable(self) -> bool:
@@ -61,11 +63,19 @@ class Keyring:
 
     async def get(self) -> Credentials:
         """Give credentials, resolving or refreshing them first. Raises `CredentialsMissing`."""
+        failures = self._failures
         async with self._lock:
             held = self.ready()
             if held is not None:
                 return held
-            frozen = await self._ask()
+            # Where nobody answers, asking takes its time: a thousand that wait would do so in turn.
+            if self._failure is not None and self._failures != failures:
+                raise type(self._failure)(str(self._failure)) from self._failure
+            try:
+                frozen = await self._ask()
+            except S3flowError as error:
+                self._failures, self._failure = self._failures + 1, error
+                raise
             self._credentials = Credentials(
                 frozen.access_key, frozen.secret_key, frozen.token or ""
             )
@@ -99,15 +109,21 @@ class Keyring:
         return self._hidden[1].without(text)
 
     async def _ask(self) -> Frozen:
+        patience = self._settings.answer_timeout
+        limit = asyncio.timeout(patience)
         try:
-            if self._chain is None:
-                self._chain = await self._find_chain()
-            return await self._chain.get_frozen_credentials()
+            async with limit:
+                if self._chain is None:
+                    self._chain = await self._find_chain()
+                return await self._chain.get_frozen_credentials()
         except S3flowError:
             self._chain = None
             raise
         except Exception as error:
             self._chain = None
+            if limit.expired():
+                why = f"was not done after {patience:g} s (answer_timeout)"
+                raise ConnectionLost(self._unheard(why)) from error
             raise self._translated(error) from error
 
     async def _find_chain(self) -> Chain:
@@ -161,14 +177,12 @@ class Keyring:
         from botocore.exceptions import ConnectionError as Unreachable
         from botocore.exceptions import HTTPClientError
 
-        where = f"endpoints.{self._settings.name}"
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
             return CredentialsMissing(self._missing(f"{error.strerror}: {error.filename}"))
         if isinstance(error, (HTTPClientError, Unreachable, OSError)):
-            return ConnectionLost(
-                f"{where}: the service that gives credentials cannot be reached "
-                f"({type(error).__name__})"
-            )
+            cause = getattr(error, "kwargs", {}).get("error")
+            why = str(cause) if isinstance(cause, BadAnswer) else type(error).__name__
+            return ConnectionLost(self._unheard(f"cannot be reached ({why})"))
         return CredentialsMissing(self._missing(self._told(error)))
 
     def _told(self, error: Exception) -> str:
@@ -191,29 +205,34 @@ class Keyring:
         )
         return f"{name}: {error}" if isinstance(error, own) else name
 
+    def _unheard(self, why: str) -> str:
+        return (
+            f"endpoints.{self._settings.name}: the service that gives credentials {why}; "
+            f"check {self._remedy()}"
+        )
+
     def _missing(self, why: str) -> str:
+        return f"endpoints.{self._settings.name} has no usable credentials ({why}); check {self._remedy()}"
+
+    def _remedy(self) -> str:
         settings = self._settings
         if settings.web_identity_token_file:
-            remedy = (
+            return (
                 f"web_identity_token_file {settings.web_identity_token_file}, role_arn "
                 f"{settings.role_arn} and whom that role trusts"
             )
-        elif settings.role_arn:
-            remedy = f"role_arn {settings.role_arn} and the keys that may assume it"
-        elif settings.profile:
-            remedy = f"profile {settings.profile!r} in the AWS configuration files"
-        else:
-            remedy = "access_key_id and secret_access_key, profile or role_arn"
-        return f"endpoints.{settings.name} has no usable credentials ({why}); check {remedy}"
+        if settings.role_arn:
+            return f"role_arn {settings.role_arn} and the keys that may assume it"
+        if settings.profile:
+            return f"profile {settings.profile!r} in the AWS configuration files"
+        return "access_key_id and secret_access_key, profile or role_arn"
 
 
 def new_session(settings: S3Settings) -> AioSession:
     """Make a botocore session for *settings*, importing botocore if nobody did yet."""
-    from aiobotocore.session import AioSession
+    from s3flow.stores.s3 import bounded
 
-    session = AioSession(profile=settings.profile)
-    session.set_config_variable("region", settings.region)
-    return session
+    return bounded.session(settings.profile, settings.region)
 
 
 def _plain(settings: S3Settings, environ: Mapping[str, str]) -> Credentials | None:

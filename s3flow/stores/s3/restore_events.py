@@ -71,11 +71,12 @@ class RestoreEvents:
 
     async def _call(self, operation: str, **arguments: object) -> Mapping[str, Any]:
         try:
-            if self._client is None:
-                self._client = await self._open()
-            answer: Mapping[str, Any] = await getattr(self._client, operation)(
-                QueueUrl=self._url, **arguments
-            )
+            async with asyncio.timeout(WAIT + self._settings.answer_timeout):
+                if self._client is None:
+                    self._client = await self._open()
+                answer: Mapping[str, Any] = await getattr(self._client, operation)(
+                    QueueUrl=self._url, **arguments
+                )
         except S3flowError:
             raise
         except Exception as error:
