@@ -96,10 +96,12 @@ class Deleter:
     # --- work --------------------------------------------------------------------------------------
 
     async def run(self, moved: asyncio.Event) -> None:
-        """Delete until the daemon stops, or nothing more may be deleted once all is *moved*."""
+        """Delete until the daemon stops, or all is *moved*: that waits until nothing more may be deleted.
+
+        No turn begins after it: what one finds to be copied again nobody would copy any more.
+        """
         stop = self.route.stop
-        while not stop.is_set():
-            over = moved.is_set()
+        while not (stop.is_set() or moved.is_set()):
             self._wake.clear()
             self._working = True
             try:
@@ -108,11 +110,8 @@ class Deleter:
                 self._working = False
                 self.feed.wake()
             heed_cancellation()  # a bucket's refusal may have taken its place
-            if more:
-                continue
-            if over:
-                return
-            await self._wait(moved)
+            if not more:
+                await self._wait(moved)
 
     async def _turn(self) -> bool:
         """Delete what is due, a batch of it; False when there is nothing, or nothing may be deleted."""

@@ -391,6 +391,28 @@ async def test_what_can_never_be_deleted_stays_in_the_end_and_is_tried_by_the_ne
     assert await lab.sync() == {Outcome.DELETED: 5}
 
 
+async def test_a_flow_that_ends_without_deletes_finds_nothing_more_to_move(lab: Lab) -> None:
+    class Recovers(Faulty):
+        calls = 0
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "guard_of":
+                self.calls += 1
+                if self.calls <= deleter.FAILURES:
+                    raise ConnectionLost("not now")
+                # A look at the copies now would find one to be moved again, and nobody who does it.
+                del lab.dst._contents("to").objects[b"key 003"]
+                lab.dst._contents("to").keys.remove(b"key 003")
+            return await go()
+
+    put_some(lab)
+    lab.source = Recovers(lab.src)
+    assert await lab.sync() == {Outcome.VERIFIED: 5}
+    lab.source = lab.src
+    lab.dst.put("to", b"key 003", b"of somebody else")
+    assert await lab.sync() == {Outcome.DELETED: 5}
+
+
 @pytest.mark.parametrize("end", ["source", "target"])
 @pytest.mark.parametrize("error", [ConnectionLost("x"), Throttled("x")])
 async def test_any_call_of_a_store_may_fail(
