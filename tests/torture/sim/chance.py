@@ -98,7 +98,7 @@ class Chances:
             draw = rng.random()
             self.at_line = draw < 0.3
             self.moment = 10 ** rng.uniform(-2.5, 1.5) if draw > 0.7 else None
-        self.until_end = int(10 ** rng.uniform(0, 2.4))
+        self.until_end = int(10 ** rng.uniform(0, 1.5 if is_worker else 2.4))
         # A death is worth most beside parts that may fail: it waits for some.
         self.amid_parts = self.end is End.DIE and rng.random() < 0.7
         if self.amid_parts:

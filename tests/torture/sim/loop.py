@@ -12,6 +12,7 @@ import heapq
 import random
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -223,6 +224,10 @@ class SimLoop(asyncio.BaseEventLoop):
 
 def _close(context: Context, task: asyncio.Task[Any]) -> None:
     coro: Any = task.get_coro()
+    if getcoroutinestate(coro) == CORO_CREATED:  # nobody awaits what it was to await, either
+        for value in coro.cr_frame.f_locals.values():
+            if iscoroutine(value):
+                value.close()
     for _ in range(50):  # each await in a `finally` is one more
         try:
             context.run(coro.close)

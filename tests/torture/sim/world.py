@@ -19,6 +19,7 @@ from tests.torture import promises
 from tests.torture.sim.calls import Caller, Died, Port
 from tests.torture.sim.chance import Chances, End
 from tests.torture.sim.database import Disk, SimDatabase
+from tests.torture.sim.harbour import Harbour
 from tests.torture.sim.life import Course, Life
 from tests.torture.sim.loop import Process, SimLoop
 from tests.torture.sim.truth import Source, Truth, totals_differ
@@ -68,8 +69,13 @@ class World:
         self.source.restore_seconds = draw.choice((0.0, 100.0, 1000.0))
         self.source.expedites = draw.random() < 0.5
         self.beside = draw.random() < 0.35
-        beside = self.source if self.beside else None
-        self.target = MemoryStore("dst", **settings, beside=beside)
+        self.settles = not self.beside and draw.random() < 0.3
+        if self.settles:
+            self.target: MemoryStore = Harbour("dst", **settings)
+        else:
+            self.target = MemoryStore(
+                "dst", **settings, beside=self.source if self.beside else None
+            )
         self.sealed = not with_checksums and draw.random() < 0.3
         self.attributes: list[dict[str, str]] = [PLAIN, PLAIN]
         if self.sealed:
@@ -120,7 +126,7 @@ class World:
                 every=None if once else draw.choice((1.0, 60.0, 3600.0)),
                 delete_after=0.0 if final else draw.choice((0.0, 0.0, 300.0)),
             )
-            with_reader = draw.random() < 0.8
+            with_reader = draw.random() < 0.8 and not self.settles
             plans.append((flow, with_reader, self.beside and draw.random() < 0.3))
         workers = draw.choice(WORKERS)
         pace = Pace(
