@@ -17,7 +17,7 @@ from tests.torture.awaits import Spot, Watch, tale
 from tests.torture.nth_faults import HARMLESS, Fault, How, Nth, Trial, install
 from tests.torture.playbill import EVERY
 from tests.torture.programme import Broken
-from tests.torture.stage import Pausing, Scene, Stage
+from tests.torture.stage import Pausing, Scene, Stage, is_probe
 from tests.unit.lab import left_tasks
 
 PATIENCE = 60.0  # seconds of real time in which nothing happens, from which on it hangs
@@ -152,8 +152,8 @@ async def observe(scene: Scene, folder: Path, trouble: str = "") -> tuple[Counte
         with watch.watching():
             task = asyncio.create_task(scene.act(stage))
             await ended(task, f"{scene.name} {trouble}")
-        if not task.cancelled():
-            task.exception()
+        if not task.cancelled() and (error := task.exception()) and not trouble:
+            raise error
     methods = {f"{port}.{it}" for port, each in made.items() for one in each for it in one.methods}
     return seen, methods
 
@@ -176,11 +176,13 @@ async def one_await(
     scene, how = EVERY[trial.scene], How(trial.fault)
     places = [_placed(each) for each in trial.at.split(">")]
     left, ours = len(places), asyncio.all_tasks()
+    heard: list[int] = []  # findings that were told by then
     async with set_stage(scene, folder) as (stage, mend):
         watch = Watch(cancelled)
         _trouble(stage, trial.trouble)
 
         def act(victim: asyncio.Task[Any]) -> None:
+            heard.append(len(stage.told))
             match how:
                 case _ if left < len(places) - 1:
                     victim.cancel()
@@ -221,6 +223,10 @@ async def one_await(
         mend()
         if left:
             return ""
+        if how in {How.CANCEL, How.ALL} and len(stage.told) > heard[0]:
+            raise Broken(
+                f"{stage.told[-1]} was told by who was ended amid it; repeat: {trial.repeat}"
+            )
         await judge_the_end(trial, scene, stage)
         return "cancelled" if task.cancelled() else "ended"
 
@@ -273,6 +279,8 @@ async def judge_the_end(trial: Trial, scene: Scene, stage: Stage) -> None:
     if not scene.is_complete(stage, counted):
         raise Broken(f"the next run ends with {counted}; repeat: {where}")
     seen = await stage.seen(at_rest=True)
+    if probes := [key for key in {**seen.source, **seen.target} if is_probe(key)]:
+        raise Broken(f"probes are left: {probes}; repeat: {where}")
     if not scene.looks:
         stage.check_totals()
         promises.hold_to(promises.kept_at_rest(seen, moved=scene.moves), where)

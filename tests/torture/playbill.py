@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import scenes, scenes_crowded, scenes_money, scenes_proofs
+from tests.torture import scenes, scenes_crowded, scenes_money, scenes_proofs, scenes_twice
 
 # Those of which only the awaits are tried.
 ENDLESS = {
@@ -10,5 +10,6 @@ ENDLESS = {
     **scenes_crowded.ENDLESS,
     **scenes_money.ENDLESS,
     **scenes_proofs.ENDLESS,
+    **scenes_twice.ENDLESS,
 }
 EVERY = {**scenes.SCENES, **ENDLESS}

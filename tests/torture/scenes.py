@@ -276,7 +276,10 @@ async def _plan(stage: Stage) -> object:
 
 async def _examine(stage: Stage) -> object:
     stage.stop.clear()
-    return [finding async for finding in examine(_maker(stage))]
+    stage.told.clear()
+    async for finding in examine(_maker(stage)):
+        stage.told.append(finding)
+    return None
 
 
 async def _prove(stage: Stage) -> object:

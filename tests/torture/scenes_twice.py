@@ -13,7 +13,7 @@ from s3flow.engine.restorer import TIMES
 from s3flow.engine.survey import Survey
 from s3flow.errors import AccessDenied, ConnectionLost
 from s3flow.events import Recorded, Retried
-from s3flow.model import Place, State
+from s3flow.model import Outcome, Place, State
 from s3flow.policies import Mode, Overwrite, RestorePolicy, RestoreTier
 from s3flow.state.sqlite import open_sqlite
 from tests.torture.lies import ALWAYS, Lying, alters, loses, raises
@@ -57,7 +57,8 @@ async def _lost_most(stage: Stage) -> None:
 
 
 async def _released(stage: Stage) -> object:
-    """Run after a person has looked at what held the deletes."""
+    """Run until the deletes are held, and again after a person has looked at why."""
+    await stage.sync()
     await stage.holds.drop(stage.flow.name)
     return await stage.sync()
 
@@ -112,13 +113,22 @@ def _long(stage: Stage) -> None:
     stage.put(b"parts", 5000)
 
 
-async def _superseded(stage: Stage) -> None:
-    """Stop in the midst of the parts of what is listed as another version by now."""
+async def _abandoned(stage: Stage) -> None:
+    """Stop in the midst of the parts of what is not listed any more."""
     await _begun(stage)
-    stage.put(b"parts", 50)
+    await stage.src.delete_object("from", b"parts", etag="")
+    del stage.written[b"parts"]
+    stage.put(b"put", 50)
     stage.wishes = Wish()
     await stage.sync(scan_only=True)
     stage.wishes = None
+
+
+async def _without_the_gone(stage: Stage) -> object:
+    """Run, and count what is there still."""
+    counted = await stage.sync()
+    del counted[Outcome.SKIPPED]
+    return counted
 
 
 def _scrubbed(stage: Stage) -> None:
@@ -306,7 +316,7 @@ ENDLESS = {
         Scene("shirked", _shirked),
         Scene("denied-at-first", _denied_at_first, None, _run, _allowed),
         Scene("asked-to-list", _asked_to_list, None, _only_list, _again),
-        Scene("superseded", _long, _superseded),
+        Scene("abandoned", _long, _abandoned, sync, _without_the_gone),
         Scene("scrubbed-early", _scrubbed),
         Scene("overlapping", _overlapping),
         Scene("there-meanwhile", _there_meanwhile),

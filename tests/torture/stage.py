@@ -13,10 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 from s3flow.engine import plan
+from s3flow.engine.probe import Finding
 from s3flow.errors import StateError
 from s3flow.events import ListingKept, ScanStarted
 from s3flow.model import Outcome, RestoreEvent, RestoreNews
-from s3flow.policies import DELETE_PROBE, Overwrite
+from s3flow.policies import DELETE_PROBE, DOCTOR_PROBE, Overwrite
 from s3flow.state import sql
 from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.local import LocalStore
@@ -75,6 +76,7 @@ class Stage(Lab):
     written: dict[bytes, list[Version]] = field(default_factory=dict)
     disk: Path | None = None
     touched: set[bytes] = field(default_factory=set)  # keys whose copies others have changed
+    told: list[Finding] = field(default_factory=list)  # by doctor
 
     def put(self, key: bytes, size: int, **attributes: Any) -> bytes:
         """Place an object at the source."""
@@ -125,10 +127,12 @@ class Stage(Lab):
 
 
 def _without_probes(objects: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    probes = (DELETE_PROBE, b"s3flow-doctor-", b"s3flow-probe-")
-    return {
-        key: it for key, it in objects.items() if not key.rpartition(b"/")[2].startswith(probes)
-    }
+    return {key: data for key, data in objects.items() if not is_probe(key)}
+
+
+def is_probe(key: bytes) -> bool:
+    """Say whether *key* is that of a probe, below whatever prefix."""
+    return key.rpartition(b"/")[2].startswith((DELETE_PROBE, DOCTOR_PROBE, b"s3flow-probe-"))
 
 
 def _files(folder: Path) -> tuple[dict[bytes, bytes], tuple[str, ...]]:

@@ -24,6 +24,7 @@ TROUBLES: tuple[tuple[str, str], ...] = (
     ("moved", "source.delete_objects:fails"),
     ("moved", "source.delete_objects:throttled"),
     ("moved", "source.delete_objects:denied"),
+    ("moved", "source.delete_objects:throttled+state.release:fails"),
     ("moved", "state.due:fails"),
     ("moved", "state.make_due:fails"),
     ("moved", "target.upload_part:no-upload"),
