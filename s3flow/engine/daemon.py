@@ -169,7 +169,9 @@ class Daemon:
             pace.block_retry,
             blockade=blockade,
             purse=self.purses.get(route.flow.name),
+            rested=feed.wake,
         )
+        feed.thawing = lambda: restorer.working
         self._restorers[route.flow.name] = restorer
         sides: list[Side] = [restorer]
         if route.flow.mode is Mode.MOVE:

@@ -69,6 +69,7 @@ class Feed:
         self.deleting: Callable[[], Awaitable[bool]] | None = (
             None  # what is found changed comes back
         )
+        self.thawing: Callable[[], bool] | None = None  # rows are on their way from state to state
 
     def wake(self) -> None:
         """Look again: there may be something to claim, or nothing left."""
@@ -165,7 +166,8 @@ class Feed:
         for state in (State.RESTORING, State.RESTORE_REQUESTED):
             if await self._state.next_due(self._flow, state) is not None:
                 return True
-        return False
+        # What went from one state to another between these looks was seen in none: who moves it knows.
+        return self.thawing is not None and self.thawing()
 
     async def _sleep(self, due: float | None) -> None:
         delay = LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(0.01, due - time.time()))

@@ -70,6 +70,8 @@ class Restorer:
     clock: Callable[[], float] = time.time
     blockade: Blockade | None = None  # while it is closed, nothing more is asked for
     purse: Purse | None = None
+    rested: Callable[[], None] | None = None  # called when a turn has ended
+    working: bool = False  # on rows whose state may be another one any moment
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _pace: TokenBucket = field(default_factory=lambda: TokenBucket(LOOKS_PER_SECOND))
     _looks: dict[int, int] = field(default_factory=dict)  # in vain so far, by transfer
@@ -140,6 +142,7 @@ class Restorer:
         self._awake.set()
 
     async def _turn(self) -> float:
+        self.working = True
         try:
             return await self.turn()
         except StateLost:
@@ -147,6 +150,10 @@ class Restorer:
         except StateError as error:  # what was asked for is found by HEAD
             self._tell(f"restores wait for the state: {error}")
             return STATE_RETRY
+        finally:
+            self.working = False
+            if self.rested is not None:
+                self.rested()
 
     async def turn(self) -> float:
         """Do what is due by now; give the seconds until something else may be."""
@@ -316,7 +323,7 @@ class Restorer:
         else:
             verdict = retry.decide(error, attempts, self._flow.max_attempts, self.backoff)
             if not isinstance(verdict, Again):
-                return _final(transfer, verdict.reason, str(error), verdict.attempts)
+                return thawing.failed(transfer, verdict.reason, str(error), verdict.attempts)
             attempts, delay = verdict.attempts, verdict.delay
         reason = getattr(error, "reason", retry.UNEXPECTED)
         self.route.emit(Retried(transfer, reason, str(error), delay))
@@ -385,16 +392,4 @@ def _given_up(transfer: Transfer) -> Change:
         f"{object_name(transfer)}: it was restored {TIMES} times, and its copy was gone each time before "
         "it was read; raise restore_days, or lower max_restores, then `s3flow retry`"
     )
-    return _final(transfer, RestoreExpired.reason, message, transfer.attempts)
-
-
-def _final(transfer: Transfer, reason: str, message: str, attempts: int) -> Change:
-    # An upload that it names is abandoned with it, and swept.
-    return Change(
-        transfer,
-        State.FAILED,
-        reason=reason,
-        message=message,
-        attempts=attempts,
-        upload_id=transfer.upload_id,
-    )
+    return thawing.failed(transfer, RestoreExpired.reason, message, transfer.attempts)

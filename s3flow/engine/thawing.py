@@ -121,6 +121,19 @@ def thawed(transfer: Transfer, info: ObjectInfo | None, now: int) -> Change:
 # --- how a worker meets them -----------------------------------------------------------------
 
 
+def failed(transfer: Transfer, reason: str, message: str, attempts: int) -> Change:
+    """Say that a transfer thaws no more."""
+    # An upload that it names is abandoned with it, and swept.
+    return Change(
+        transfer,
+        State.FAILED,
+        reason=reason,
+        message=message,
+        attempts=attempts,
+        upload_id=transfer.upload_id,
+    )
+
+
 async def look(route: Route, transfer: Transfer) -> Change | None:
     """Say what is to wait; None for what can be read now, whatever the listing said of its class."""
     info = await _head(route, transfer)

@@ -60,6 +60,27 @@ async def test_a_walk_that_ends_in_the_midst_of_a_look_is_not_drained_by_it() ->
     assert idle == [0]
 
 
+async def test_what_a_restorer_has_in_hand_is_in_no_state_and_comes_back() -> None:
+    in_hand = [True]
+
+    async def note() -> None:
+        assert not in_hand
+
+    def recorded() -> None:
+        state.pending = [transfer()]
+        in_hand.clear()
+        feed.wake()
+
+    state = Looked(lambda: asyncio.get_running_loop().call_later(0.01, recorded))
+    feed = Feed(cast(StateStore, state), "docs", asyncio.Event(), flushed)
+    feed.idle = note
+    feed.thawing = lambda: bool(in_hand)
+    feed.close()
+    assert await feed.take() == transfer()
+    feed.done()
+    assert await feed.take() is None
+
+
 async def test_that_a_flow_is_drained_is_found_out_once() -> None:
     state = Looked(lambda: None)
     feed = Feed(cast(StateStore, state), "docs", asyncio.Event(), flushed)
