@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -53,6 +54,7 @@ class Connection(asyncio.BufferedProtocol):
         "_waiter",
         "_waiting",
         "_watch",
+        "cut",
         "ended",
         "error",
         "filled",
@@ -89,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self.head: Head | None = None
         self.error: S3flowError | None = None
         self.ended = False  # the peer sends no more
+        self.cut = False  # under TLS, and nobody who knows its keys has said that it ends
         self.unsent = False  # the transport still needs what it was given
         self.usable = False  # for another request
         self.leased = False  # a request or its answer holds it
@@ -107,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
     def secure(self, transport: asyncio.Transport) -> None:
         """Go on over TLS."""
         self._transport = transport
+        self.cut = True  # until it says that it ends
         # uvloop's and asyncio's TLS call pause_writing at *reaching* the limit: zero would pause
         # an empty transport for ever.
         transport.set_write_buffer_limits(high=1, low=0)
@@ -141,6 +145,7 @@ class Connection(asyncio.BufferedProtocol):
             self._wake()
 
     def eof_received(self) -> None:
+        self.cut = self.cut and not _has_said_end(self._transport)
         self.ended = True
         self.usable = False
         self._wake()
@@ -340,3 +345,19 @@ class Connection(asyncio.BufferedProtocol):
     def _resume_raw(self) -> None:
         if self._raw is not None and not self._reading_paused and not self.ended:
             self._raw.resume_reading()
+
+
+def _has_said_end(transport: asyncio.Transport | None) -> bool:
+    """Say whether a TLS connection was ended by its peer (close_notify), not by anybody on the way.
+
+    asyncio and uvloop tell of both alike. To read on is an end only after the former.
+    """
+    if transport is None:
+        return False
+    tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False

@@ -148,8 +148,11 @@ class Response:
     def _end_of_stream(self, connection: Connection) -> memoryview:
         error = connection.error
         if error is None and self._chunks is None and self._left > _UNKNOWN // 2:
-            self._drop(connection)  # the end of the connection is the end of the body
-            return _EMPTY
+            if not connection.cut:
+                self._drop(connection)  # the end of the connection is the end of the body
+                return _EMPTY
+            why = "TLS was not closed, so anybody may have cut an answer that tells no length"
+            error = Truncated(f"{connection.name}: {why}")
         if error is None:
             missing = f"{self._left} bytes" if self.length else "the rest"
             error = Truncated(f"{connection.name}: the answer broke off, {missing} did not arrive")

@@ -10,6 +10,7 @@ from tests.torture.hostile_authorities import misled
 from tests.torture.hostile_clients import besiege
 from tests.torture.hostile_servers import ENDLESS, TRICKLES, converse, endless, trickle
 from tests.torture.hostile_stores import tempt
+from tests.torture.hostile_tls import break_tls
 from tests.torture.programme import Broken, Task
 
 REPLIES, LIES, TURNS, AUTHORITIES = 100, 100, 3, 2
@@ -23,6 +24,7 @@ def run(task: Task) -> Counter[str]:
         told += asyncio.run(converse(seed, REPLIES))
         told += asyncio.run(tempt(seed, LIES))
         told += asyncio.run(misled(seed, AUTHORITIES))
+        told += asyncio.run(break_tls(seed))
         if number % 10 == 0:  # it takes longer
             told += asyncio.run(besiege(seed, TURNS))
             asyncio.run(_patience())
@@ -37,7 +39,7 @@ def run(task: Task) -> Counter[str]:
 VITAL = (
     *("exact answers", "breaches refused", "connections used again", "lies refused"),
     *("lies that were answers", "attacks on the listener", "of them shown the door"),
-    "authorities that mean harm",
+    *("authorities that mean harm", "answers over broken TLS", "servers not to be trusted"),
 )
 
 

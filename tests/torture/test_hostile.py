@@ -7,12 +7,15 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from s3flow.wire.http import Pool
 from tests.torture import bugs, hostile
 from tests.torture.hostile_authorities import mislead
 from tests.torture.hostile_servers import ENDLESS, converse, endless
+from tests.torture.hostile_tls import ANSWERS, HANDSHAKES, NAMES, answered, refused
 from tests.torture.programme import Broken, Task
+from tests.unit.hostile import Authority
 
 MIB = 1024 * 1024
 
@@ -56,6 +59,24 @@ async def test_an_authority_that_means_harm_has_no_end_of_memory_or_time_and_no_
         assert tracemalloc.get_traced_memory()[1] < 24 * MIB  # botocore's models of STS as well
     finally:
         tracemalloc.stop()
+
+
+LOOPS = {"asyncio": asyncio.run, "uvloop": uvloop.run}  # each has a TLS of its own
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("what", ANSWERS)
+def test_what_tls_does_not_end_is_not_taken_for_whole(tmp_path: Path, what: str, loop: str) -> None:
+    authority = Authority(tmp_path, "trusted")
+    for seed in range(4):
+        LOOPS[loop](answered(what, seed, authority))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("what", [*NAMES, *HANDSHAKES])
+def test_who_cannot_shake_hands_is_not_spoken_to(tmp_path: Path, what: str, loop: str) -> None:
+    authority, stranger = Authority(tmp_path, "trusted"), Authority(tmp_path, "stranger")
+    LOOPS[loop](refused(what, 1, authority, stranger))
 
 
 def test_a_connection_that_is_used_again_too_early_is_found(

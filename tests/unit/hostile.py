@@ -187,11 +187,11 @@ class Authority:
         self.ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
         self._folder = folder
 
-    def server(self, address: str = "127.0.0.1") -> ssl.SSLContext:
+    def server(self, address: str = "127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
         """Make a server's context with a certificate for *address*."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-        certificate = self._build(subject, key, ca=False, address=address)
+        certificate = self._build(subject, key, ca=False, address=address, expired=expired)
         chain = self._folder / f"{self.ca_file.stem}-{address}.pem"
         chain.write_bytes(
             key.private_bytes(
@@ -216,8 +216,9 @@ class Authority:
         *,
         ca: bool,
         address: str = "127.0.0.1",
+        expired: bool = False,
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=9 if expired else 0)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
