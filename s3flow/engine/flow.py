@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from s3flow.crashpoints import passing
+from s3flow.engine import plan
 from s3flow.engine.discovery import Discovery
 from s3flow.engine.feed import Feed
 from s3flow.engine.recorder import Recorder
 from s3flow.engine.retry import Backoff
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import Blockade
-from s3flow.engine.uploads import abort_upload
+from s3flow.engine.uploads import abort_all, abort_upload
 from s3flow.engine.worker import Worker
 from s3flow.errors import Blocked, CostReached, S3flowError, StateError
 from s3flow.events import BucketFailed, FlowDrained, ListingKept, Warned
 from s3flow.lanes import Group, heed_cancellation
-from s3flow.model import Sample
+from s3flow.model import UNKNOWN_UPLOAD, Sample
 from s3flow.ports import Wishes
 
 SCAN_AGAIN = 60.0  # seconds until a scan that could not finish is continued
@@ -154,7 +155,12 @@ class RunningFlow:
         route, state = self.route, self.discovery.state
         for bucket, key, upload_id in await state.abandoned_uploads(route.flow.name):
             try:
-                await abort_upload(route, bucket, key, upload_id)
+                if upload_id.startswith(UNKNOWN_UPLOAD):
+                    place = plan.target_bucket(route.flow, bucket), plan.target_key(route.flow, key)
+                    # The flow takes its object again, maybe, and another upload of it has begun.
+                    await abort_all(route, *place, spared=await state.uploads(route.flow.name))
+                else:
+                    await abort_upload(route, bucket, key, upload_id)
                 passing("upload.reaped")
                 await state.uploads_removed(route.flow.name, [upload_id])
             except S3flowError as error:

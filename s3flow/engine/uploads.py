@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from s3flow.crashpoints import passing
 from s3flow.engine import plan
 from s3flow.engine.route import Route
@@ -35,10 +37,12 @@ async def abort_upload(route: Route, bucket: str, key: bytes, upload_id: str) ->
     route.emit(UploadAborted(route.flow.name, upload_id))
 
 
-async def abort_all(route: Route, bucket: str, key: bytes) -> None:
-    """Abort every upload that was left open at this very key."""
+async def abort_all(
+    route: Route, bucket: str, key: bytes, *, spared: Container[str] = frozenset()
+) -> None:
+    """Abort every upload that was left open at this very key, but those of *spared* ids."""
     for left in await route.target.list_multipart_uploads(bucket, key):
-        if left.key == key:
+        if left.key == key and left.upload_id not in spared:
             await route.target.abort_multipart_upload(bucket, key, left.upload_id)
             route.emit(UploadAborted(route.flow.name, left.upload_id))
 

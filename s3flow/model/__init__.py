@@ -32,6 +32,7 @@ from s3flow.model.objects import (
 )
 from s3flow.model.work import (
     OUTCOMES,
+    UNKNOWN_UPLOAD,
     Change,
     Discovered,
     KeyRange,
@@ -55,6 +56,7 @@ __all__ = [
     "MIB",
     "NOT_SEALED",
     "OUTCOMES",
+    "UNKNOWN_UPLOAD",
     "Attributes",
     "Bucket",
     "Change",

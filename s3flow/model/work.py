@@ -67,6 +67,11 @@ class Proof(StrEnum):
     SIZE = "size"
 
 
+# What stands among the abandoned uploads for one whose id nobody knows: whatever is open at the key. The
+# rest of it tells it from the others.
+UNKNOWN_UPLOAD = "unknown:"
+
+
 class Transfer(NamedTuple):
     """One object version that is to go to one target key, as the state holds it."""
 

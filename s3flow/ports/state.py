@@ -184,7 +184,10 @@ class StateStore(Protocol):
         ...
 
     async def abandoned_uploads(self, flow: str) -> list[tuple[str, bytes, str]]:
-        """Give (bucket, source key, upload id) of uploads whose version was superseded or is gone."""
+        """Give (bucket, source key, upload id) of uploads whose version was superseded or is gone.
+
+        An id that begins with `UNKNOWN_UPLOAD` stands for whatever is open at the key.
+        """
         ...
 
     async def uploads_removed(self, flow: str, upload_ids: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from s3flow.errors import SourceGone, StateError
-from s3flow.model import Discovered, PageChanges, Scan, State
+from s3flow.model import UNKNOWN_UPLOAD, Discovered, PageChanges, Scan, State
 from s3flow.records import Fact
 from s3flow.state import sql
 from s3flow.state.audit import Happened
@@ -192,6 +192,10 @@ class PageMerge:
             entry, state = item.entry, sql.CODES[item.state]
             if item.state is State.DISCOVERED and (row.upload_id or row.state == _TRANSFERRING):
                 state = _TRANSFERRING
+            elif row.state == _TRANSFERRING and not row.upload_id:
+                # One was asked for, and may be open at the key; no worker will look for it.
+                unknown = f"{UNKNOWN_UPLOAD}{row.id}/{row.generation}"
+                yield from abandon(row._replace(upload_id=unknown))
             else:
                 yield from abandon(row)
             line = (row.flow_id, row.bucket_id, state, item.reason, item.method, item.proof)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.torture import scenes, scenes_crowded, scenes_money, scenes_proofs, scenes_twice
+from tests.torture import (
+    scenes,
+    scenes_crowded,
+    scenes_money,
+    scenes_proofs,
+    scenes_twice,
+    scenes_uploads,
+)
 
 # Those of which only the awaits are tried.
 ENDLESS = {
@@ -11,5 +18,6 @@ ENDLESS = {
     **scenes_money.ENDLESS,
     **scenes_proofs.ENDLESS,
     **scenes_twice.ENDLESS,
+    **scenes_uploads.ENDLESS,
 }
 EVERY = {**scenes.SCENES, **ENDLESS}

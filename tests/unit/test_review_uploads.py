@@ -10,7 +10,8 @@ import pytest
 
 from s3flow.errors import BadAnswer, ConnectionLost, Corrupted
 from s3flow.events import Recorded, Retried
-from s3flow.model import Outcome
+from s3flow.model import Filters, Outcome
+from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Faulty, LostAnswer, Raising, Recording
 from tests.unit.lab import PARTS, Lab
 
@@ -124,6 +125,32 @@ async def test_an_object_fails_only_once_an_upload_that_nobody_knows_was_looked_
     lab.target = Down(LostAnswer(lab.dst, "create_multipart_upload", times=9))
     assert await lab.sync() == {Outcome.FAILED: 1}
     assert lab.uploads() == []
+
+
+async def test_uploads_that_nobody_knows_are_removed_though_their_objects_are_left_out_by_now(
+    lab: Lab,
+) -> None:
+    lab.change(**PARTS)
+    for key in (b"1", b"2", b"3"):
+        lab.put(key, 3000)
+    lab.target = LostAnswer(lab.dst, "create_multipart_upload", times=3)
+    lab.stop_at(Retried, 3)
+    assert await lab.sync() == {Outcome.PENDING: 3}
+    assert len(lab.uploads()) == 3
+    lab.subscribers.clear()
+    for key in (b"1", b"2", b"3"):
+        lab.put(key, 4000)
+    lab.change(filters=Filters(exclude=("*",)))
+    state = await open_sqlite(lab.folder / "state.db")
+    await state.rescan("flow", None)
+    await state.close()
+    assert await lab.sync(scan_only=True) == {Outcome.SKIPPED: 3}
+    lab.target = Down(lab.dst)  # at the first of them
+    assert await lab.sync() == {Outcome.SKIPPED: 3}
+    assert len(lab.uploads()) == 1
+    assert await lab.sync() == {Outcome.SKIPPED: 3}
+    assert lab.uploads() == []
+    assert lab.query("SELECT * FROM abandoned") == []
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("down"), BadAnswer("about another")])
