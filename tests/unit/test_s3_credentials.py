@@ -18,9 +18,9 @@ class Keys:
     """A set of keys as botocore freezes them."""
 
     def __init__(self, number: int) -> None:
-        self.access_key = f"AK{number}"
-        self.secret_key = f"SK{number}"
-        self.token: str | None = f"T{number}"
+        self.access_key = f"AK-key-{number}"
+        self.secret_key = f"SK-key-{number}"
+        self.token: str | None = f"T-token-{number}"
 
 
 class Counting:
@@ -68,7 +68,7 @@ async def test_concurrent_requests_share_one_look_up() -> None:
     keyring, chain = refreshing()
     held = await asyncio.gather(*(keyring.get() for _ in range(20)))
     assert chain.asked == 1
-    assert set(held) == {Credentials("AK1", "SK1", "T1")}
+    assert set(held) == {Credentials("AK-key-1", "SK1", "T1")}
     assert keyring.ready() is held[0]
 
 
@@ -78,7 +78,7 @@ async def test_refreshable_keys_are_asked_for_again_before_they_expire() -> None
     await keyring.get()
     now[0] = RECHECK_SECONDS + 1
     assert keyring.ready() is None
-    assert (await keyring.get()).access_key == "AK2"
+    assert (await keyring.get()).access_key == "AK-key-2"
 
 
 async def test_refused_keys_are_dropped_once_by_all_who_used_them() -> None:
@@ -97,7 +97,7 @@ async def test_a_cancelled_look_up_leaves_the_others_waiting_for_the_next() -> N
     second = asyncio.ensure_future(keyring.get())
     await asyncio.sleep(0)
     first.cancel()
-    assert (await second).access_key == "AK2"
+    assert (await second).access_key == "AK-key-2"
 
 
 async def test_no_credentials_name_the_endpoint_and_the_remedy() -> None:
@@ -166,3 +166,13 @@ async def test_secrets_are_taken_out_of_a_servers_words() -> None:
         S3Settings("src", access_key_id="AKIA12345678", secret_access_key="S" * 40), {}, float
     )
     assert keyring.redact(f"key AKIA12345678 with {'S' * 40} is bad") == "key *** with *** is bad"
+
+
+async def test_keys_that_were_dropped_are_hidden_too_requests_were_under_way_with_them() -> None:
+    keyring, _ = refreshing()
+    refused = await keyring.get()
+    keyring.drop(refused)
+    assert keyring.redact(f"signed with {refused.access_key}") == "signed with ***"
+    fresh = await keyring.get()
+    words = f"{refused.secret_key}, {refused.token}, {fresh.token}"
+    assert keyring.redact(words) == "***, ***, ***"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # botocore refreshes 15 minutes before expiry; asking more often would only cost time.
 RECHECK_SECONDS = 30.0
+WORN = 4  # of the credentials that were given out, so many are hidden in what servers say
 
 
 class Frozen(Protocol):
@@ -47,7 +49,8 @@ class Keyring:
         self._credentials = None if settings.role_arn else self._plain
         self._fresh_until = float("inf") if self._credentials else 0.0
         self._chain: Chain | None = None
-        self._hidden: tuple[tuple[str, ...], Secrets] | None = None
+        self._given: deque[Credentials] = deque(maxlen=WORN)
+        self._hidden: Secrets | None = None
         self._lock = asyncio.Lock()
         self._failures = 0
         self._failure: S3flowError | None = None  # the last one
@@ -80,6 +83,9 @@ class Keyring:
                 frozen.access_key, frozen.secret_key, frozen.token or ""
             )
             self._fresh_until = self._clock() + RECHECK_SECONDS
+            if self._credentials not in self._given:
+                self._given.append(self._credentials)
+                self._hidden = None
             return self._credentials
 
     def drop(self, refused: Credentials) -> bool:
@@ -95,18 +101,16 @@ class Keyring:
         return True
 
     def redact(self, text: str) -> str:
-        """Take out of a server's words what should not be shown: it may repeat what it was told."""
-        held = self._credentials or ()
-        if self._hidden is None or self._hidden[0] != held:
+        """Take out of a server's words what should not be shown: it may repeat what it was told.
+
+        That may be credentials which were dropped since: others' requests were under way with them.
+        """
+        if self._hidden is None:
             settings = self._settings
-            known = (
-                *held,
-                *(self._plain or ()),
-                settings.external_id or "",
-                settings.customer_key or "",
-            )
-            self._hidden = held, Secrets(known)
-        return self._hidden[1].without(text)
+            given = [value for each in self._given for value in each]
+            own = (*(self._plain or ()), settings.external_id or "", settings.customer_key or "")
+            self._hidden = Secrets((*given, *own))
+        return self._hidden.without(text)
 
     async def _ask(self) -> Frozen:
         patience = self._settings.answer_timeout
