@@ -14,7 +14,6 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 import s3flow.engine
-from tests.torture.excused import EXCUSED
 
 NO_WAIT = "(asyncio.timeout("  # is entered and left without waiting
 ENGINE = Path(s3flow.engine.__file__).parent
@@ -37,24 +36,20 @@ class Await:
     text: str
 
     @property
-    def excused(self) -> bool:
-        """Whether nothing can be cancelled there."""
-        return self.name in EXCUSED or self.text.startswith(NO_WAIT)
-
-    @property
     def name(self) -> str:
-        """Name it for people, and for tables: without its line, which every edit changes."""
+        """Name it for people."""
         return f"{self.spot.file[:-3]}.{self.function}: {self.text}"
 
 
 def all_awaits() -> dict[Spot, Await]:
-    """Find them in the engine's source."""
+    """Find them in the engine's source, all that anybody can wait at."""
     found: dict[Spot, Await] = {}
     for path in sorted(ENGINE.glob("*.py")):
         tree = ast.parse(path.read_text())
         for node, function in _inside(tree, ""):
-            spot = Spot(path.name, node.lineno, node.col_offset)
-            found[spot] = Await(spot, function, ast.unparse(_head(node)))
+            spot, text = Spot(path.name, node.lineno, node.col_offset), ast.unparse(_head(node))
+            if not text.startswith(NO_WAIT):
+                found[spot] = Await(spot, function, text)
     return found
 
 

@@ -64,12 +64,12 @@ class Ledger:
         return self.calls[scene, port]
 
     def missing(self) -> list[str]:
-        """Name the awaits to which no cancellation ever came, except those that are excused."""
+        """Name the awaits to which no cancellation ever came."""
         places = all_awaits()
         return sorted(
             f"{each.name} (line {spot.line})"
             for spot, each in places.items()
-            if spot not in self.cancelled and not each.excused
+            if spot not in self.cancelled
         )
 
 

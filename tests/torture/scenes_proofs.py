@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from s3flow.engine.retry import Backoff
-from s3flow.errors import AccessDenied, ConnectionLost, Refused, ServerError
+from s3flow.errors import AccessDenied, Conflict, ConnectionLost, Refused, ServerError
 from s3flow.events import BytesMoved
 from s3flow.model import Limits, Place
 from s3flow.policies import MethodPolicy
@@ -68,9 +68,10 @@ def _streamed(stage: Stage) -> None:
 
 
 def _parts_of_another_etag(stage: Stage) -> None:
-    """Let the parts that a target holds have another ETag together than the source's."""
+    """Let the parts that a target holds have other ETags than the source's, and somebody be in the way."""
     stage.put(b"repeated", 3000, part_size=1000)
-    lie(stage, "target", list_parts=alters(_altered_part))
+    conflict = raises(Conflict("409"), 2)
+    lie(stage, "target", list_parts=alters(_altered_part), complete_multipart_upload=conflict)
 
 
 def _altered_part(parts: Any) -> Any:
