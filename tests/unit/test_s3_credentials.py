@@ -68,7 +68,7 @@ async def test_concurrent_requests_share_one_look_up() -> None:
     keyring, chain = refreshing()
     held = await asyncio.gather(*(keyring.get() for _ in range(20)))
     assert chain.asked == 1
-    assert set(held) == {Credentials("AK-key-1", "SK1", "T1")}
+    assert set(held) == {Credentials("AK-key-1", "SK-key-1", "T-token-1")}
     assert keyring.ready() is held[0]
 
 
