@@ -53,6 +53,7 @@ class Deleter:
     _tripped: bool = False  # and it was the circuit breaker of this run that said so
     _working: bool = False
     _resting: bool = False  # nothing is deleted for now, whatever is due
+    _unknown: int = 0  # turns, the last ones, in which nobody could say whether they are held
     _undue: bool = True  # there may be proven copies that nothing was said of yet
     _listed: bool = False  # a scan has ended since the last look
     _failures: int = 0
@@ -86,8 +87,8 @@ class Deleter:
         """Say whether sources are being deleted, or can be now: some may have to be moved again."""
         if self._working:
             return True
-        if self._resting:
-            return False
+        if self._resting:  # what is not known now may be the next time
+            return 0 < self._unknown < FAILURES
         if self._undue or self._listed:
             return True
         due = await self.state.next_due(self.route.flow.name, State.VERIFIED)
@@ -120,6 +121,7 @@ class Deleter:
             await self._give_back()
             dues = await self._next()
             if not dues:
+                self._unblock()  # or it would be for ever: nobody asks for what is not due any more
                 return False
             self._claimed = {due.transfer.id: due.transfer for due in dues}
             removed = await self._remover.remove(dues)
@@ -135,10 +137,14 @@ class Deleter:
         if removed.unsure:
             return await self._failed(removed.unsure[0])
         self._failures = 0
+        self._unblock()
+        return True
+
+    def _unblock(self) -> None:
+        """Let the flow go on, if it was this that could not."""
         if self._blocking:
             self._blocking = False
             self.blockade.lift()
-        return True
 
     async def _next(self) -> Sequence[Due]:
         """Give what is due, unless something holds it."""
@@ -213,7 +219,9 @@ class Deleter:
                 hold = Hold(self._breaker.why, self.clock(), tripped=True)
                 await self.holds.put(name, hold)
                 self._tripped = True
+            self._unknown = 0
         except StateError as error:
+            self._unknown += 1
             hold = Hold(f"it cannot be known whether somebody holds them: {error}", self.clock())
         why = "" if hold is None else hold.why
         if hold is not None and why != self._held:

@@ -107,10 +107,15 @@ class RunningFlow:
         if finished:
             self._listed = True
             self.feed.wake()
-        if finished and self._scan_blocked:
+        if finished:
+            self._lift()
+        self.scan_failed = not finished and not self.route.stop.is_set()
+
+    def _lift(self) -> None:
+        """Let go on what a walk has blocked: what others do finds out by itself how things stand."""
+        if self._scan_blocked:
             self._scan_blocked = False
             self.blockade.lift()
-        self.scan_failed = not finished and not self.route.stop.is_set()
 
     async def inventory(self) -> None:
         """Walk the source, and leave nothing to an interrupted run: the next one looks again."""
@@ -205,6 +210,7 @@ class RunningFlow:
             if not stop.is_set():
                 await self.reap()
             if once:
+                self._lift()  # no walk follows that would
                 break
             pause = every  # None: this flow runs once and then idles
             if failed:

@@ -10,8 +10,23 @@ from typing import Any
 import pytest
 
 from s3flow.engine import breaker, deleter, removing
-from s3flow.errors import AccessDenied, ConnectionLost, S3flowError, StateError, Throttled
-from s3flow.events import DeletesHeld, DeletesResumed, Kept, Recorded, TransferEnded
+from s3flow.errors import (
+    AccessDenied,
+    ConnectionLost,
+    CredentialsMissing,
+    S3flowError,
+    StateError,
+    Throttled,
+)
+from s3flow.events import (
+    DeletesHeld,
+    DeletesResumed,
+    FlowBlocked,
+    FlowUnblocked,
+    Kept,
+    Recorded,
+    TransferEnded,
+)
 from s3flow.model import Change, Doomed, Outcome, State
 from s3flow.policies import DELETE_PROBE, DeletePolicy, Guard, Mode
 from s3flow.records import Audited, Fact, Hold
@@ -532,6 +547,47 @@ async def test_a_running_flow_is_held_and_released(lab: Lab) -> None:
     await lab.holds.drop("flow")
     assert await running == {Outcome.DELETED: 3}
     assert resumed.is_set()
+
+
+async def test_a_block_ends_when_what_was_blocked_is_held(lab: Lab) -> None:
+    class Blocked(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "guard_of":
+                await lab.holds.put("flow", Hold("of mine", 1.0))
+                raise CredentialsMissing("none")
+            return await go()
+
+    def watch(event: object) -> None:
+        if isinstance(event, FlowUnblocked):  # or nothing archived would ever be asked for
+            lab.stop.set()
+
+    put_some(lab)
+    lab.source = Blocked(lab.src)
+    lab.subscribers.append(watch)
+    assert await lab.sync(once=False) == {Outcome.VERIFIED: 5}
+    assert [it.reason for it in lab.of(FlowBlocked)] == [CredentialsMissing.reason]
+
+
+async def test_a_flow_does_not_end_because_its_hold_could_not_be_read_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deleter, "FAILURES", 1_000_000)  # however long the copies take
+    put_some(lab)
+    in_vain = 0
+
+    class FailsFirst(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            nonlocal in_vain
+            if call.method == "get":
+                proven = sum(len(event.changes) for event in lab.of(Recorded))
+                in_vain += proven >= 5
+                if in_vain <= 2:
+                    raise StateError("no answer")
+            return await go()
+
+    lab.holds = FailsFirst(lab.holds)
+    assert await lab.sync() == {Outcome.DELETED: 5}
+    assert in_vain > 2
 
 
 async def test_holds_that_cannot_be_read_hold(lab: Lab) -> None:

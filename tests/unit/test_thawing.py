@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from s3flow.errors import Archived, ConnectionLost, TargetUnavailable
-from s3flow.model import Outcome, RestoreAnswer, State
+from s3flow.errors import Archived, ConnectionLost, CredentialsMissing, TargetUnavailable
+from s3flow.events import Recorded
+from s3flow.model import Outcome, Page, RestoreAnswer, State
 from s3flow.policies import Overwrite, RestorePolicy, RestoreTier
 from tests.faults import Call, Raising
-from tests.unit.lab import Lab
+from tests.unit.lab import Lab, store
 
 POLL = 0.02
 
@@ -231,3 +232,28 @@ async def test_the_line_goes_on_when_a_block_is_lifted(
     lab.abandon.set()
     lab.stop.set()
     assert await run == {Outcome.VERIFIED: 4}
+
+
+async def test_the_line_goes_on_when_a_listing_was_blocked_and_none_follows(lab: Lab) -> None:
+    lab.source = store("src", "from", page_size=1)
+    lab.src.restore_seconds = 0.05
+    lab.put(b"a", 10, storage_class="GLACIER")
+    lab.put(b"b", 10)
+    frozen = asyncio.Event()
+    list_page = lab.src.list_page
+
+    async def blocked(bucket: str, prefix: bytes, after: bytes) -> Page:
+        if not after:
+            return await list_page(bucket, prefix, after)
+        await frozen.wait()
+        raise CredentialsMissing("for this moment")
+
+    def watch(event: object) -> None:
+        if isinstance(event, Recorded) and event.changes[0].state is State.RESTORE_REQUESTED:
+            frozen.set()
+
+    lab.src.list_page = blocked  # type: ignore[method-assign]
+    lab.pace = replace(lab.pace, block_retry=60.0)
+    lab.subscribers.append(watch)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert asked(lab) == [b"a"]
