@@ -26,7 +26,7 @@ PATIENCE = (
 def test_nothing_that_counts_is_lost_with_the_power(tmp_path: Path) -> None:
     counts = power.run(Task(tmp_path, seed=6, rounds=SEEDS))
     assert counts["rounds"] == SEEDS
-    assert counts["kills"]
+    assert counts["simulated kills"]
     assert counts["with something lost"] > counts["power losses"] / 3
     assert counts["deleted"] > SEEDS
 
