@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 import zlib
 from collections import Counter
 from typing import Any
@@ -314,8 +315,8 @@ class World:
                 self.note("no worker lived")
                 continue
             if not isinstance(each, StateError):
-                self.wrong.append(f"a life ended with {each!r}")
-                raise each
+                self.wrong.append("a life ended with " + "".join(traceback.format_exception(each)))
+                continue
             self.note("ended by an error")
         if life.died and not any(isinstance(each, Died) for each in _leaves(error)):
             self.note("death not told")
