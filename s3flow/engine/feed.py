@@ -131,20 +131,22 @@ class Feed:
         limit = CLAIM if self._purse is None else CLAIM_PAID
         claimed = await self._state.claim(self._flow, limit)
         passing("claim.taken")
-        if self._purse is not None and claimed:
-            claimed = await self._paid(self._purse, claimed)
-        self._ready.extend(claimed)
+        if self._purse is None:
+            self._ready.extend(claimed)
+        elif claimed:
+            await self._pay(self._purse, claimed)
         return bool(self._ready)
 
-    async def _paid(self, purse: Payer, claimed: list[Transfer]) -> list[Transfer]:
-        """Give the first of *claimed*, as far as they can be paid; the others are not taken yet."""
+    async def _pay(self, purse: Payer, claimed: list[Transfer]) -> None:
+        """Make the first of *claimed* ready, as far as they can be paid; the others are not taken yet."""
         count = 0
         try:
             count = await purse.grant(claimed)
             self._unpaid = not count
+            # Before the others are released: who is cancelled there has paid these, see `give_back`.
+            self._ready.extend(claimed[:count])
         finally:
             await self._state.release(claimed[count:])
-        return claimed[:count]
 
     async def _is_spent(self, purse: Payer, due: float | None) -> bool:
         """Say whether nothing more can be paid, and nothing is under way that may change that.

@@ -152,8 +152,13 @@ class Purse:
             self._granted[transfer.id] = Granted(quote, drawn)
             fresh += quote.most - drawn
             count += 1
-        if not await self._made_durable():
-            self.returned(transfers[:count])
+        noted = False
+        try:
+            noted = await self._made_durable()
+        finally:
+            if not noted:  # also where it was cancelled: nobody begins them
+                self.returned(transfers[:count])
+        if not noted:
             return 0
         if fresh:
             self._unblock()
@@ -196,9 +201,10 @@ class Purse:
         spent, aside = self._spent - before[0], self._aside - before[1]
         try:
             await self._make_durable()
-        except StateError:
+        except BaseException:
             self._spent -= spent
             self._aside -= aside
+            self._restores.difference_update(each.id for each in paid)
             raise
         if paid:
             self._unblock()

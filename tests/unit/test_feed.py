@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
+
+import pytest
 
 from s3flow.engine.feed import Feed
 from s3flow.model import Transfer
@@ -87,3 +89,57 @@ async def test_that_a_flow_is_drained_is_found_out_once() -> None:
     feed.close()
     assert await asyncio.gather(*(feed.take() for _ in range(64))) == [None] * 64
     assert state.looks == 1
+
+
+class Held:
+    """A state that hands out three transfers, and hangs when some are given back."""
+
+    def __init__(self) -> None:
+        self.claimed: list[Transfer] = []
+        self.given_back: list[Transfer] = []
+        self.hangs = asyncio.Event()
+
+    async def claim(self, flow: str, limit: int) -> list[Transfer]:
+        """Give all at once."""
+        self.claimed = [transfer()._replace(id=number) for number in range(3)]
+        return list(self.claimed)
+
+    async def release(self, transfers: Sequence[Transfer]) -> None:
+        """Take them back; that is done, whoever waits for it."""
+        self.given_back += transfers
+        if not self.hangs.is_set():
+            self.hangs.set()
+            await asyncio.Event().wait()
+
+
+class Payer:
+    """Pays two of three, or is cancelled amid it."""
+
+    is_short = False
+
+    def __init__(self) -> None:
+        self.returned_ids: list[int] = []
+
+    async def grant(self, transfers: Sequence[Transfer]) -> int:
+        """Pay."""
+        return 2
+
+    def returned(self, transfers: Sequence[Transfer]) -> None:
+        """Take back."""
+        self.returned_ids += [each.id for each in transfers]
+
+    def block(self) -> None:
+        """Nobody looks."""
+
+
+async def test_what_is_paid_comes_back_though_who_paid_was_cancelled_amid_the_rest() -> None:
+    state, payer = Held(), Payer()
+    feed = Feed(cast(StateStore, state), "docs", asyncio.Event(), flushed, payer)
+    taking = asyncio.create_task(feed.take())
+    await state.hangs.wait()
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    await feed.give_back()
+    assert sorted(each.id for each in state.given_back) == [0, 1, 2]  # each of them once
+    assert payer.returned_ids == [0, 1]

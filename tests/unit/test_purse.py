@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,37 @@ async def test_a_state_that_cannot_be_written_spends_nothing(
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert (failed, spending(lab).spent) == (5, 10 * MONEY)
     assert any("does not note" in event.message for event in lab.of(Warned))
+
+
+async def test_what_a_cancelled_claim_has_not_begun_is_neither_held_nor_paid_twice() -> None:
+    class Hanging(Notes):
+        hangs = False
+
+        async def note_spending(self, flow: str, it: Spending) -> None:
+            if self.hangs:
+                await asyncio.Event().wait()
+            await super().note_spending(flow, it)
+
+    notes: Any = Hanging()
+    flow = Flow("flow", FLOW.source, FLOW.target, max_cost=100.0)
+    purse = Purse(flow, notes, tariff(flow), lambda _: None, asyncio.Event())
+    await purse.open()
+    batch = [transfer_of(number, 10, "STANDARD") for number in range(3)]
+    frozen = [transfer_of(9, 10, "GLACIER")]
+    for grant in (partial(purse.grant, batch), partial(purse.grant_restores, frozen)):
+        notes.hangs = True
+        granting = asyncio.ensure_future(grant())
+        await asyncio.sleep(0.01)
+        granting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await granting
+        assert purse._total == 0
+    assert not purse.may_ask(frozen[0])
+    notes.hangs = False
+    assert await purse.grant(batch) == 3
+    purse.recorded([Change(each, State.VERIFIED, method="multipart") for each in batch])
+    await purse.close()
+    assert notes.noted.bound == notes.noted.spent == 30 * MONEY
 
 
 async def test_a_stop_ends_while_the_state_cannot_be_written(lab: Lab) -> None:
