@@ -258,7 +258,8 @@ async def _redirect(route: Route, transfer: Transfer) -> str:
         return ""
     info = await route.source.head_object(transfer.bucket, transfer.key)
     # Gone, or another version: the copy's own condition finds that out.
-    return "" if info is None else info.headers.get(REDIRECT_HEADER, "")
+    is_it = info is not None and info.etag == transfer.etag
+    return info.headers.get(REDIRECT_HEADER, "") if info is not None and is_it else ""
 
 
 def _original(route: Route, transfer: Transfer) -> Original:

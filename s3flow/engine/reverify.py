@@ -245,7 +245,8 @@ class Prover:
                 first = await self.route.source.head_object(it.bucket, it.key, part_number=1)
             except Refused:
                 first = None  # not every store can be asked for a part by its number
-        size = first.size if first is not None and first.parts_count is not None else None
+        is_it = first is not None and first.etag == it.etag and first.parts_count is not None
+        size = first.size if first is not None and is_it else None
         told = size is not None or count == 1
         return plan.source_layout(it.size, it.etag, size, _ANY_PARTS), told
 

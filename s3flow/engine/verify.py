@@ -274,7 +274,8 @@ async def _first_part(route: Route, transfer: Transfer) -> ObjectInfo | None:
 
     A guess at its boundaries leaves an object without a proof for good, and a HEAD has no body that
     would say why it was refused. So it is asked twice; of a source that has told of other parts, also
-    where an answer tells of none, and a second refusal is an error.
+    where an answer tells of none, and a second refusal is an error. An answer with another ETag is of
+    another version, or of another object: proxies have mixed them up.
     """
     first: ObjectInfo | None = None
     for last in (False, True):
@@ -283,6 +284,9 @@ async def _first_part(route: Route, transfer: Transfer) -> ObjectInfo | None:
         except Refused:
             if last and route.part_numbers:
                 raise
+            continue
+        if first is not None and first.etag != transfer.etag:
+            first = None
             continue
         if not route.part_numbers or (first is not None and first.parts_count is not None):
             break

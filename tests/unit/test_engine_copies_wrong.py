@@ -23,9 +23,10 @@ from s3flow.errors import (
     Stalled,
 )
 from s3flow.events import BucketFailed, Retried, Warned
-from s3flow.model import Limits, Outcome, Place, Span
+from s3flow.model import Filters, Limits, Outcome, Place, Span
 from s3flow.policies import MethodPolicy
 from s3flow.stores.crc64 import Crc64Nvme
+from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import QUICK, Lab, store
 
@@ -68,6 +69,35 @@ async def test_parts_with_too_many_bytes_are_no_copy(lab: Lab) -> None:
     assert lab.differences() == []
     assert {event.reason for event in lab.of(Retried)} == {"corrupted"}
     assert lab.uploads() == []
+
+
+class MixedUp(Faulty):
+    """A proxy that answers what was asked about one object with what it knows of another."""
+
+    def __init__(self, inner: MemoryStore, times: int) -> None:
+        super().__init__(inner)
+        self.times = times
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "head_object" and "part_number" in call.kwargs and self.times:
+            self.times -= 1
+            return await self.inner.head_object("from", b"other", part_number=1)
+        return await go()
+
+
+@pytest.mark.parametrize(("part_size", "times"), [(SIZE, 1), (SIZE, 2), (4000, 1)])
+async def test_boundaries_are_not_taken_from_another_objects_answer(
+    tmp_path: Path, part_size: int, times: int
+) -> None:
+    """A copy as a whole would have another ETag, and a move would keep its source for good."""
+    src = store("src", "from")
+    lab = Lab(tmp_path, src, store("dst", "to", beside=src))
+    lab.change(filters=Filters(exclude=("other",)))
+    lab.put(b"a", SIZE, part_size=part_size)
+    lab.put(b"other", 700, part_size=300)
+    lab.source = MixedUp(lab.src, times)
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.SKIPPED: 1}
+    assert (await lab.proofs())["server_multipart", "etag"] == 1
 
 
 async def test_parts_that_somebody_wrote_over_are_copied_again(lab: Lab) -> None:
