@@ -14,6 +14,32 @@ from cryptography.x509.oid import NameOID
 
 from tests.servers import HOST
 
+SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)  # what an authority's certificate is for
+
+
+def identified(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: ec.EllipticCurvePrivateKey,
+) -> x509.CertificateBuilder:
+    """Name the keys of a certificate and its issuer, as `ssl.VERIFY_X509_STRICT` asks.
+
+    Python 3.13 sets that flag by default.
+    """
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    above = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())
+    return builder.add_extension(own, critical=False).add_extension(above, critical=False)
+
 
 def authority(folder: Path, *names: str) -> tuple[Path, ssl.SSLContext]:
     """Make an authority and a server certificate for *names* and the loopback address.
@@ -26,15 +52,16 @@ def authority(folder: Path, *names: str) -> tuple[Path, ssl.SSLContext]:
     )
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3flow test authority")])
     root = (
-        _builder(root_name, root_name, root_key)
+        identified(_builder(root_name, root_name, root_key), root_key, root_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(SIGNS, critical=True)
         .sign(root_key, hashes.SHA256())
     )
     known_as: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     known_as.append(x509.IPAddress(ipaddress.ip_address(HOST)))
     leaf_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3flow test server")])
     leaf = (
-        _builder(leaf_name, root_name, leaf_key)
+        identified(_builder(leaf_name, root_name, leaf_key), leaf_key, root_key)
         .add_extension(x509.SubjectAlternativeName(known_as), critical=False)
         .sign(root_key, hashes.SHA256())
     )

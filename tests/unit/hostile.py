@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from s3flow.errors import S3flowError
 from s3flow.model import ObjectInfo
 from s3flow.wire import Origin, Pool, Timeouts
+from tests.e2e.certificates import SIGNS, identified
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -229,7 +230,10 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
-        if not ca:
+        builder = identified(builder, key, self._key)
+        if ca:
+            builder = builder.add_extension(SIGNS, critical=True)
+        else:
             names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
