@@ -42,10 +42,12 @@ def test_any_call_may_fail(ledger: Ledger, scene: str) -> None:
 
 @pytest.mark.long
 def test_every_await_of_the_engine_is_cancelled(ledger: Ledger) -> None:
-    for scene, trouble in [*((scene, "") for scene in EVERY), *TROUBLES]:
-        cancel_everywhere(ledger, scene, trouble)
-    # Two runs of a scene need not wait at quite the same places: `nth.run` comes to the others.
-    assert len(ledger.missing()) < len(all_awaits()) / 50, ledger.missing()
+    # Two runs of a scene need not wait at quite the same places: what is missing is tried again.
+    for _ in range(3):
+        for scene, trouble in [*((scene, "") for scene in EVERY), *TROUBLES]:
+            if ledger.missing():
+                cancel_everywhere(ledger, scene, trouble)
+    assert ledger.missing() == []
     assert ledger.counts["cancelled"] > 200
 
 
