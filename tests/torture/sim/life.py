@@ -74,6 +74,7 @@ class Life(Caller):
         try:
             await state.prepare()
             crew = crew_of(self, course) if course.workers else None
+            self.chances.amid_parts &= crew is None  # the parts are others'
             daemon = Daemon(
                 state,
                 course.wire(self),
