@@ -13,6 +13,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from s3flow.errors import BadAnswer, ConfigError, ConnectionLost, Refused, S3flowError
 from s3flow.wire.connection import Connection
 
+# What OpenSSL finds with ssl.VERIFY_X509_STRICT alone: from X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to
+# X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3, which the `ssl` module does not name.
+_STRICT = range(80, 94)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -145,9 +148,11 @@ async def _tunnel(connection: Connection, origin: Origin, proxy: Proxy) -> None:
 def _translate(error: OSError, origin: Origin, proxy: Proxy | None) -> S3flowError:
     """Name an operating system's or TLS error for what it means."""
     if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "if it is your own authority's, name that in ca_file"
+        if error.verify_code in _STRICT:
+            remedy = "Python from 3.13 on holds it to RFC 5280: have one made that keeps to it"
         return Refused(
-            f"{origin}: the server's certificate is not trusted ({error.verify_message}); "
-            "if it is your own authority's, name that in ca_file"
+            f"{origin}: the server's certificate is not trusted ({error.verify_message}); {remedy}"
         )
     return ConnectionLost(f"{origin}: cannot connect{_by(proxy)}: {error}")
 

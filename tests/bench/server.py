@@ -201,8 +201,11 @@ def make_certificates(folder: Path) -> Path:
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650")
     (folder / "ext").write_text(
         f"subjectAltName=IP:{HOST},DNS:localhost\nbasicConstraints=CA:FALSE\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     )
     authority = ("-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=s3flow bench authority")
+    # Without it Python 3.13 refuses the authority.
+    authority += ("-addext", "keyUsage=critical,keyCertSign")
     _openssl(folder, "req", "-x509", *curve, *authority)
     asked = ("-keyout", "server.key", "-out", "server.csr", "-subj", f"/CN={HOST}")
     _openssl(folder, "req", *curve[:-2], *asked)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,19 @@ async def test_a_foreign_authority_is_refused(trusted: Authority, stranger: Auth
 async def test_a_certificate_for_another_host_is_refused(trusted: Authority) -> None:
     async with serve(answers(OK), trusted.server("127.0.0.2")) as served:
         await fails(Pool(served.origin, ssl_context=trusted.client()), Refused, "ca_file")
+
+
+async def test_an_authority_that_is_too_old_for_python_is_no_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostile, "identified", lambda builder, *_: builder)
+    old = Authority(tmp_path, "old")
+    context = old.client()
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    async with serve(answers(OK), old.server()) as served:
+        pool = Pool(served.origin, ssl_context=context)
+        message = await fails(pool, Refused, r"Missing Authority Key Identifier.*Python from 3\.13")
+    assert "ca_file" not in message
 
 
 async def test_without_a_context_the_system_decides(stranger: Authority) -> None:
