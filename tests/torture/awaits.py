@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import s3flow.engine
 
-NO_WAIT = "(asyncio.timeout("  # is entered and left without waiting
 ENGINE = Path(s3flow.engine.__file__).parent
 
 
@@ -47,9 +46,9 @@ def all_awaits() -> dict[Spot, Await]:
     for path in sorted(ENGINE.glob("*.py")):
         tree = ast.parse(path.read_text())
         for node, function in _inside(tree, ""):
-            spot, text = Spot(path.name, node.lineno, node.col_offset), ast.unparse(_head(node))
-            if not text.startswith(NO_WAIT):
-                found[spot] = Await(spot, function, text)
+            if not _is_timeout(node):
+                spot = Spot(path.name, node.lineno, node.col_offset)
+                found[spot] = Await(spot, function, ast.unparse(_head(node)))
     return found
 
 
@@ -61,6 +60,13 @@ def _inside(node: ast.AST, function: str) -> Iterator[tuple[Any, str]]:
         if isinstance(child, ast.Await | ast.AsyncWith | ast.AsyncFor):
             yield child, inner
         yield from _inside(child, inner)
+
+
+def _is_timeout(node: Any) -> bool:
+    """Say whether it is a block with nothing but a time limit, which is entered and left at once."""
+    if not isinstance(node, ast.AsyncWith) or len(node.items) > 1:
+        return False
+    return ast.unparse(node.items[0].context_expr).startswith("asyncio.timeout(")
 
 
 def _head(node: Any) -> ast.AST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 from s3flow import lanes
 from tests.torture import awaits, bugs, nth_trials
 from tests.torture.awaits import all_awaits
-from tests.torture.excused import EXCUSED
 from tests.torture.nth import Ledger, calls_that_fail, cancel_everywhere, prepared, run
 from tests.torture.nth_faults import Fault, Trial
 from tests.torture.playbill import ENDLESS, EVERY
@@ -48,12 +48,15 @@ def test_every_await_of_the_engine_is_cancelled(ledger: Ledger) -> None:
             if ledger.missing():
                 cancel_everywhere(ledger, scene, trouble)
     assert ledger.missing() == []
+    assert len(all_awaits()) > 500
     assert ledger.counts["cancelled"] > 200
 
 
-def test_what_is_excused_is_an_await() -> None:
-    names = {each.name for each in all_awaits().values()}
-    assert sorted(set(EXCUSED) - names) == []
+async def test_a_timeout_is_entered_and_left_without_waiting() -> None:
+    timeout = asyncio.timeout(1)
+    for step in (timeout.__aenter__(), timeout.__aexit__(None, None, None)):
+        with pytest.raises(StopIteration):
+            step.send(None)
 
 
 def meet_everywhere(ledger: Ledger) -> None:
@@ -75,9 +78,12 @@ def test_a_swallowed_cancellation_is_found(ledger: Ledger, monkeypatch: pytest.M
 
 
 def test_nothing_is_missed_where_awaits_are_looked_for() -> None:
-    text = "async def f():\n async with a, b:\n  await c\n async for d in e:\n  pass\n"
-    found = [(node.lineno, name) for node, name in awaits._inside(ast.parse(text), "")]
-    assert found == [(2, "f"), (3, "f"), (4, "f")]
+    text = "async def f():\n async with asyncio.timeout(a), b:\n  await c\n async for d in e:\n  pass\n"
+    found = list(awaits._inside(ast.parse(text), ""))
+    assert [(node.lineno, name) for node, name in found] == [(2, "f"), (3, "f"), (4, "f")]
+    assert not any(awaits._is_timeout(node) for node, _ in found)
+    alone, *_ = awaits._inside(ast.parse(text.replace(", b", "")), "")
+    assert awaits._is_timeout(alone[0])
 
 
 def test_the_programme_counts_what_it_did_and_is_content_with_nothing_less(tmp_path: Path) -> None:
