@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-# How the keys of objects begin, below a flow's prefix, by which it is tried how a source deletes. They
-# are none of the flow's own.
-DELETE_PROBE = b".s3flow-probe-"
-DOCTOR_PROBE = b"s3flow-doctor-"  # the same at targets: what `doctor` writes, and removes
-PROBE_LEFT = 3600.0  # seconds after which a probe has no maker any more: they are there for moments
 # Why the source of a proven copy stays, where no error says it: nothing but the sizes was compared.
 WEAK_PROOF = "weak_proof"
 VERIFICATION_FAILED = "verification_failed"  # of a copy that was proven, and is not equal any more

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from s3flow.crashpoints import passing
 from s3flow.engine import plan
-from s3flow.engine.probe import PROBE_BYTES
 from s3flow.engine.wayfinding import MOST_BUCKETS
 from s3flow.engine.wiring import Wiring
 from s3flow.errors import Permanent, S3flowError
 from s3flow.events import Emit, Warned
-from s3flow.model import Listed, Method, State, Stored, Transfer
-from s3flow.policies import DELETE_PROBE, DOCTOR_PROBE, PROBE_LEFT
+from s3flow.model import Method, State, Stored, Transfer
 from s3flow.ports import StateStore
+from s3flow.probes import DELETE_PROBE, DOCTOR_PROBE, PROBE_LEFT, is_certain, is_named_so
 from s3flow.stores.local import LocalStore
 
 
@@ -117,7 +115,8 @@ async def sweep_probes(wiring: Wiring, bucket: str, own: bytes = b"") -> int:
     prefix = plan.target_key(flow, flow.source.prefix)
     before = (time.time() - PROBE_LEFT) * 1000
     for upload in await target.list_multipart_uploads(bucket, prefix + DOCTOR_PROBE):
-        if upload.key == own or upload.initiated < before:
+        is_left = upload.initiated < before and is_named_so(upload.key, prefix + DOCTOR_PROBE)
+        if upload.key == own or is_left:
             await target.abort_multipart_upload(bucket, upload.key, upload.upload_id)
             found += 1
     if reader is None:
@@ -125,16 +124,7 @@ async def sweep_probes(wiring: Wiring, bucket: str, own: bytes = b"") -> int:
     for name in (DOCTOR_PROBE, DELETE_PROBE):
         page = await reader.list_page(bucket, prefix + name, b"")
         for entry in page.entries:
-            if entry.modified < before and _is_probe(entry):
+            if entry.modified < before and is_certain(entry, prefix + name):
                 await target.discard(bucket, entry.key, Stored(entry.size, entry.etag))
                 found += 1
     return found
-
-
-def _is_probe(entry: Listed) -> bool:
-    """Say whether the bytes are those of doctor's probe, or of one that is its own name."""
-    return entry.etag in {_md5(PROBE_BYTES), _md5(entry.key)}
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -15,8 +15,8 @@ from s3flow.errors import S3flowError, UnguardedDelete
 from s3flow.model import Attributes, Listed, ObjectInfo, Part
 from s3flow.policies import CopyBy, Guard, MethodPolicy, Mode, TagPolicy
 from s3flow.ports import Body
+from s3flow.probes import DOCTOR_BYTES
 
-PROBE_BYTES = b"s3flow doctor\n"
 _Result = TypeVar("_Result")
 
 
@@ -35,9 +35,9 @@ class _ProbeBody:
     """A few bytes as a body."""
 
     def __init__(self) -> None:
-        self.info = ObjectInfo(len(PROBE_BYTES), "")
-        self.size = len(PROBE_BYTES)
-        self._left = PROBE_BYTES
+        self.info = ObjectInfo(len(DOCTOR_BYTES), "")
+        self.size = len(DOCTOR_BYTES)
+        self._left = DOCTOR_BYTES
 
     async def read(self) -> memoryview:
         chunk, self._left = self._left, b""
@@ -218,7 +218,7 @@ async def _examine_target(route: Route) -> AsyncIterator[Finding]:
         return f"written and removed{', etag ' + stored.etag if stored.etag else ''}"
 
     async def upload() -> str:
-        upload_id = await target.create_multipart_upload(bucket, key, attributes, len(PROBE_BYTES))
+        upload_id = await target.create_multipart_upload(bucket, key, attributes, len(DOCTOR_BYTES))
         try:
             part: Part = await target.upload_part(bucket, key, upload_id, 1, 0, _ProbeBody())
             held = await target.list_parts(bucket, key, upload_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Sequence
 
@@ -10,10 +9,9 @@ from s3flow.engine import plan
 from s3flow.engine.route import Route
 from s3flow.errors import Conflict, Permanent, SameObject
 from s3flow.model import Attributes, Listed, ObjectInfo
-from s3flow.policies import DELETE_PROBE
+from s3flow.probes import DELETE_PROBE, FOLDER_PROBE, ending
 
 LOOKS = 3  # objects that must be the same ones on both sides
-_IN_FOLDERS = b"s3flow-probe-"  # the names that DELETE_PROBE begins are for unfinished files there
 _PLAIN = Attributes({}, {}, "STANDARD", 0)
 
 
@@ -26,8 +24,7 @@ def name_of(route: Route) -> str:
     a new state what the old one left has another name; `upkeep.sweep_probes` removes it by its age.
     Who has no state is known by its machine, and what it leaves goes by its age too.
     """
-    maker = route.mark or socket.gethostname()
-    return hashlib.sha256(f"{maker}/{route.flow.name}".encode()).hexdigest()[:16]
+    return ending(route.mark or socket.gethostname(), route.flow.name)
 
 
 def may_meet(route: Route, bucket: str) -> bool:
@@ -84,7 +81,7 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
     there = plan.target_bucket(flow, bucket)
     name = name_of(route).encode()
     if not target.limits.etags:
-        key = read + _IN_FOLDERS + name
+        key = read + FOLDER_PROBE + name
         place = plan.target_key(flow, key)
     elif read.startswith(written) or written.startswith(read):
         # Within what the source lists: the permissions of the flow show it there for certain.

@@ -29,8 +29,9 @@ from s3flow.model import (
     Row,
     State,
 )
-from s3flow.policies import DELETE_PROBE, Mode, Overwrite
+from s3flow.policies import Mode, Overwrite
 from s3flow.ports import ROWS_AT_ONCE
+from s3flow.probes import DELETE_PROBE, looks_so
 
 LIST_ATTEMPTS = 8
 LOOKS = 8  # objects of a page that are looked at one by one, at a time
@@ -184,12 +185,12 @@ class Survey:
 
     def _without_probes(self, page: Page) -> Page:
         """Leave out what is there to try how the source deletes: it will be gone in a moment."""
-        probe = self.flow.source.prefix + DELETE_PROBE
+        begin = self.flow.source.prefix + DELETE_PROBE
         entries = page.entries
-        index = bisect_left(entries, probe, key=_KEY)
-        if index == len(entries) or not entries[index].key.startswith(probe):
+        index = bisect_left(entries, begin, key=_KEY)
+        if index == len(entries) or not entries[index].key.startswith(begin):
             return page
-        left = [each for each in entries if not each.key.startswith(probe)]
+        left = [each for each in entries if not looks_so(each, begin)]
         return page._replace(entries=left) if left or page.last else page
 
     async def _retried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -10,8 +10,9 @@ from s3flow.engine import plan, selfsame, verify
 from s3flow.engine.route import Route
 from s3flow.errors import CopyRefused, S3flowError
 from s3flow.model import Attributes, Listed, Original, Span
-from s3flow.policies import DOCTOR_PROBE, CopyBy, TagPolicy
+from s3flow.policies import CopyBy, TagPolicy
 from s3flow.ports import Target
+from s3flow.probes import DOCTOR_PROBE
 
 MOST_BUCKETS = 20
 _ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}  # nobody reads or copies these before they are restored

@@ -20,7 +20,9 @@ from s3flow.errors import (
     SourceGone,
 )
 from s3flow.model import Doomed
-from s3flow.policies import DELETE_PROBE, Guard
+from s3flow.policies import Guard
+from s3flow.probes import DELETE_BYTES, DELETE_PROBE
+from s3flow.stores.s3 import removing
 from tests import servers
 from tests.contract.kit import AWKWARD_KEYS, Bench
 from tests.contract.s3_bench import opened_store
@@ -119,6 +121,19 @@ async def test_a_probe_that_a_death_left_is_gone_after_the_next(source: Bench) -
     await source.store.guard_of(source.bucket, b"", "flow")
     if source.store.name != "memory":
         assert await keys_of(source) == []
+
+
+async def test_only_what_is_a_probe_by_its_bytes_too_goes_when_it_is_old(
+    source: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removing, "PROBE_LEFT", -60.0)
+    ours, same = (DELETE_PROBE + each * 16 for each in (b"0", b"1"))
+    await source.put(ours, DELETE_BYTES)
+    await source.put(same, b"somebody's only copy")
+    await source.put(DELETE_PROBE + b"1", b"somebody's as well")
+    await source.store.guard_of(source.bucket, b"", "2" * 16)
+    if source.store.name != "memory":
+        assert await keys_of(source) == [DELETE_PROBE + b"1", same]
 
 
 # --- what a store may say ------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from s3flow.engine.probe import Finding
 from s3flow.errors import StateError
 from s3flow.events import ListingKept, ScanStarted
 from s3flow.model import Outcome, RestoreEvent, RestoreNews
-from s3flow.policies import DELETE_PROBE, DOCTOR_PROBE, Overwrite
+from s3flow.policies import Overwrite
+from s3flow.probes import DELETE_PROBE, DOCTOR_PROBE
 from s3flow.state import sql
 from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.local import LocalStore

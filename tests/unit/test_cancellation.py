@@ -15,7 +15,8 @@ import pytest
 
 from s3flow.errors import AccessDenied
 from s3flow.model import Outcome
-from s3flow.policies import DELETE_PROBE, Mode
+from s3flow.policies import Mode
+from s3flow.probes import DELETE_PROBE
 from tests.faults import Call, Faulty
 from tests.unit.lab import PARTS, QUICK, Lab, left_tasks
 

@@ -28,7 +28,8 @@ from s3flow.events import (
     TransferEnded,
 )
 from s3flow.model import Change, Doomed, Outcome, State
-from s3flow.policies import DELETE_PROBE, DeletePolicy, Guard, Mode
+from s3flow.policies import DeletePolicy, Guard, Mode
+from s3flow.probes import DELETE_BYTES, DELETE_PROBE
 from s3flow.records import Audited, Fact, Hold
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Faulty, NthCallFails, Raising, Recording
@@ -272,11 +273,21 @@ async def test_a_page_older_than_the_delete_brings_nothing_back(lab: Lab) -> Non
 async def test_probes_for_deletes_are_none_of_the_flow_s_objects(lab: Lab) -> None:
     data = put_some(lab, 3)
     probe = DELETE_PROBE + b"0123456789abcdef"
-    lab.put(probe, 5)
-    lab.put(probe + b"2", 5)
+    other = DELETE_PROBE + b"fedcba9876543210"
+    lab.put(probe, len(probe))
+    lab.put(other, len(DELETE_BYTES))
     lab.put(b"!before", 5)
     assert await lab.sync() == {Outcome.DELETED: 4}
-    assert lab.src.keys("from") == [probe, probe + b"2"]
+    assert lab.src.keys("from") == [probe, other]
+    assert arrived(lab, data)
+
+
+async def test_what_people_call_like_a_probe_is_moved_as_all_else(lab: Lab) -> None:
+    data = put_some(lab, 1)
+    for key, size in ((b"1", 50), (b"0123456789abcdef", 5), (b"0123456789abcdef2", 50)):
+        data[DELETE_PROBE + key] = lab.put(DELETE_PROBE + key, size)
+    assert await lab.sync() == {Outcome.DELETED: 4}
+    assert lab.src.keys("from") == []
     assert arrived(lab, data)
 
 

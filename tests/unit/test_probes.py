@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from s3flow.engine.probe import PROBE_BYTES, examine
+from s3flow.engine.probe import examine
 from s3flow.engine.route import Route
 from s3flow.engine.selfsame import name_of, refuse_selfsame_for_moves
 from s3flow.engine.wayfinding import probe_name
 from s3flow.engine.wiring import RouteMaker, Wiring
 from s3flow.events import Event, Warned
 from s3flow.model import Attributes, Place
-from s3flow.policies import DELETE_PROBE, DOCTOR_PROBE, PROBE_LEFT, Mode
+from s3flow.policies import Mode
+from s3flow.probes import DELETE_PROBE, DOCTOR_BYTES, DOCTOR_PROBE, PROBE_LEFT
 from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.upkeep import sweep, sweep_probes
@@ -138,12 +139,13 @@ async def test_the_next_start_of_the_flow_removes_what_doctors_and_older_states_
     lab.change(target=Place("dst", "to", b"below/"))
     await killed_doctor(lab)
     mark = b"below/" + DELETE_PROBE + b"0123456789abcdef"
-    left = {b"below/" + DOCTOR_PROBE + b"1": PROBE_BYTES, mark: mark}
+    left = {b"below/" + DOCTOR_PROBE + b"fedcba9876543210": DOCTOR_BYTES, mark: mark}
     for key, data in left.items():
         lab.dst.put("to", key, data)
     # What people have may have any name; other prefixes are other flows'.
     kept = {b"below/" + DOCTOR_PROBE + b"notes": b"s3flow doctor\r\n", b"x" + mark: mark}
-    kept[b"above/" + DOCTOR_PROBE + b"1"] = PROBE_BYTES
+    kept[b"below/" + DOCTOR_PROBE + b"1"] = DOCTOR_BYTES
+    kept[b"above/" + DOCTOR_PROBE + b"fedcba9876543210"] = DOCTOR_BYTES
     for key, data in kept.items():
         lab.dst.put("to", key, data)
     upload = await lab.dst.create_multipart_upload("to", b"below/other", ABOUT, 10)

@@ -14,8 +14,9 @@ from xml.sax.saxutils import escape
 from s3flow import errors
 from s3flow.lanes import answers_of
 from s3flow.model import Attributes, Doomed, ObjectInfo, Page, Stored
-from s3flow.policies import DELETE_PROBE, PROBE_LEFT, Guard
+from s3flow.policies import Guard
 from s3flow.ports import Body
+from s3flow.probes import DELETE_BYTES, DELETE_PROBE, PROBE_LEFT, is_certain
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.rest import ERROR_LIMIT, Call, Rest
 from s3flow.stores.s3.translate import Failure
@@ -24,7 +25,6 @@ from s3flow.wire.xml import Document, parse_document
 
 AT_ONCE = 1000  # keys of one request
 ANSWER_LIMIT = 16 * 1024 * 1024  # bytes
-_BYTES = b"s3flow tries whether deletes are conditional here\n"
 _ABOUT = Attributes({}, {}, "STANDARD", 0)
 # DeleteObjects tells of each key by a code alone.
 _STATUS = {
@@ -59,9 +59,9 @@ class _ProbeBody:
     """The probe's bytes as a body."""
 
     def __init__(self) -> None:
-        self.info = ObjectInfo(len(_BYTES), "")
-        self.size = len(_BYTES)
-        self._left = _BYTES
+        self.info = ObjectInfo(len(DELETE_BYTES), "")
+        self.size = len(DELETE_BYTES)
+        self._left = DELETE_BYTES
 
     async def read(self) -> memoryview:
         """Give all, then nothing."""
@@ -209,7 +209,7 @@ class Removals:
         """Remove what dead processes left of their probes."""
         before = (time.time() - PROBE_LEFT) * 1000
         for entry in (await self._contents.list_page(bucket, prefix, b"")).entries:
-            if entry.modified < before:
+            if entry.modified < before and is_certain(entry, prefix):
                 await self._clear(bucket, entry.key, is_versioned=False)
 
     async def _clear(self, bucket: str, key: bytes, *, is_versioned: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s3flow.engine.holding import OwnHolds
 from s3flow.model import Filters
-from s3flow.policies import DELETE_PROBE
+from s3flow.probes import DELETE_PROBE
 from s3flow.records import Fact, Hold
 from s3flow.state import sql
 from s3flow.state.audit import FACTS

@@ -10,7 +10,7 @@ from typing import Any
 
 from s3flow.engine import plan
 from s3flow.model import Flow
-from s3flow.policies import DELETE_PROBE
+from s3flow.probes import DELETE_PROBE
 from s3flow.state import sql
 from s3flow.stores.memory import MemoryStore
 from tests.torture import promises
