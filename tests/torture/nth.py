@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from tests.torture import bugs
@@ -95,6 +96,23 @@ def awaits_that_end(ledger: Ledger, scene: str, draw: random.Random) -> Iterator
                 yield Trial(scene, "await", how, place(spot, number))
 
 
+def by_chance(ledger: Ledger, draw: random.Random) -> Iterator[Trial]:
+    """Give all trials of all scenes in an order of chance.
+
+    With each trial one scene more comes in: to count what there is in all of them takes half a minute.
+    """
+    scenes, trials = draw.sample(list(EVERY), len(EVERY)), list[Trial]()
+    while scenes or trials:
+        if scenes:
+            scene = scenes.pop()
+            if scene not in ENDLESS:
+                trials += calls_that_fail(ledger, scene, draw)
+            trials += awaits_that_end(ledger, scene, draw)
+        chosen = draw.randrange(len(trials))
+        trials[chosen], trials[-1] = trials[-1], trials[chosen]
+        yield trials.pop()
+
+
 def cancel_everywhere(ledger: Ledger, scene: str, trouble: str = "") -> set[str]:
     """Cancel the daemon, a task, or all of them at each await that no cancellation has come to yet.
 
@@ -129,13 +147,7 @@ def run(task: Task) -> Counter[str]:
     """Try everything, in an order of chance, until the time is up; what was cut short comes next time."""
     draw, ledger = random.Random(task.seed), Ledger(task.folder)
     with prepared(task.bug):
-        trials: list[Trial] = []
-        for scene in EVERY:
-            if scene not in ENDLESS:
-                trials += calls_that_fail(ledger, scene, draw)
-            trials += awaits_that_end(ledger, scene, draw)
-        draw.shuffle(trials)
-        for trial in trials[: task.rounds]:
+        for trial in islice(by_chance(ledger, draw), task.rounds):
             if task.over:
                 break
             ledger.do(trial)
