@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from s3flow.engine import daemon
 from s3flow.engine.costs import Egress, Prices, Terms
+from s3flow.engine.feed import Feed
+from s3flow.engine.purse import Purse
 from s3flow.engine.tariff import Tariff
-from s3flow.events import Event, FlowBlocked, Recorded, TransferStarted
+from s3flow.events import Event, Recorded, TransferStarted
 from s3flow.model import GIB, State
 from tests.faults import Call, Faulty
 from tests.torture import scenes
@@ -97,8 +100,8 @@ class Late(Faulty):
         return await go()
 
     def _is_short(self) -> bool:
-        daemon = self.stage.daemon
-        purses = () if daemon is None else daemon.purses.values()
+        running = self.stage.daemon
+        purses = () if running is None else running.purses.values()
         return any(isinstance(purse, BusyPurse) and purse.short for purse in purses)
 
     async def _until(self, done: Callable[[], bool]) -> None:
@@ -116,15 +119,17 @@ def _just_enough(stage: Stage) -> None:
     _pay(stage, 33.5)
 
 
-async def _run_short(stage: Stage) -> object:
-    """Run as a daemon until nothing more can be paid, and a little longer."""
-    loop = asyncio.get_running_loop()
+class RestsOnce(Feed):
+    """A feed that ends the daemon as soon as it rests because nothing more can be paid."""
 
-    def watch(event: Event) -> None:
-        if isinstance(event, FlowBlocked):
-            loop.call_later(0.01, stage.stop.set)
+    async def _sleep(self, due: float | None) -> None:
+        if isinstance(self._purse, Purse) and self._purse.is_blocked:
+            asyncio.get_running_loop().call_soon(self._stop.set)
+        await super()._sleep(due)
 
-    stage.subscribers.append(watch)
+
+async def _run_on(stage: Stage) -> object:
+    """Run as a daemon."""
     return await stage.sync(once=False)
 
 
@@ -140,7 +145,14 @@ MADE = (
     Scene("noted-frozen", _frozen, _in_line, patches=NOTED),
     Scene("noted-listed", _paid, None, scenes._only_list, scenes._again, patches=NOTED),
     Scene("short", _just_enough, None, sync, _with_more, patches=NOTED),
-    Scene("short-daemon", scenes._scanty, None, _run_short, _with_more),
+    Scene(
+        "short-daemon",
+        scenes._scanty,
+        None,
+        _run_on,
+        _with_more,
+        patches=((daemon, "Feed", RestsOnce),),
+    ),
     Scene("short-moved", _moving_short, None, sync, _with_more, moves=True),
 )
 ENDLESS = {scene.name: scene for scene in MADE}
