@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import logging
 import pickle
-import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from s3flow.observe.reporter import Reporter
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.observe.wording import in_short
 from s3flow.policies import Mode
-from s3flow.process import Ending, allow_open_files, usable_cpus
+from s3flow.process import Ending, allow_open_files, heeding_stops, unless, usable_cpus
 from s3flow.state.holds import open_holds
 from s3flow.state.opening import FOREVER, open_state
 from s3flow.state.store import SqlState
@@ -139,24 +138,6 @@ def posts(settings: Settings, flows: Sequence[Flow], count: int) -> list[Post]:
 # --- what is shown ---------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _signals(stop: asyncio.Event, abandon: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT drains, the second does not wait."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        systemd.notify("STOPPING=1")
-        (abandon if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
 async def _supervised(board: Board) -> None:
     """Tell systemd that the loop turns, and where the flows stand."""
     interval = systemd.watchdog_interval() or 10.0
@@ -204,13 +185,13 @@ class Work:
         garbage.collect_seldom()
         garbage.spare_what_is_there()
         async with AsyncExitStack() as stack:
+            stack.enter_context(heeding_stops(self._on_stop))
+            opened = await unless(self.stop, self._open(stack))
+            if opened is None:
+                return Ending.INTERRUPTED if self.once or self.scan_only else Ending.DONE, []
+            state, wirings = opened
             kept = self.settings.daemon
-            state = await open_state(kept.state_address, patience=FOREVER, audited=kept.audit)
-            stack.push_async_callback(state.close)
-            wirings = await stack.enter_async_context(wired(self.settings, self.flows))
-            await upkeep.recognise(state, wirings)
-            stack.enter_context(_signals(self.stop, self.abandon))
-            holds = open_holds(self.settings.daemon.state_address)
+            holds = open_holds(kept.state_address)
             board = Board(state, self.flows, holds=holds)
             show, told = self._show(stack, board)
             listen, count = await self._listen(stack, board)
@@ -245,6 +226,20 @@ class Work:
             ending = self._ending(daemon, board.last)
             self.report = await reporter.close(self._end(ending, board.last), tell)
             return ending, board.last
+
+    def _on_stop(self) -> None:
+        """Drain at the first signal, and wait for nothing at the second."""
+        systemd.notify("STOPPING=1")
+        (self.abandon if self.stop.is_set() else self.stop).set()
+
+    async def _open(self, stack: AsyncExitStack) -> tuple[SqlState, list[Wiring]]:
+        """Open what the work needs; it is closed with the *stack*."""
+        kept = self.settings.daemon
+        state = await open_state(kept.state_address, patience=FOREVER, audited=kept.audit)
+        stack.push_async_callback(state.close)
+        wirings = await stack.enter_async_context(wired(self.settings, self.flows))
+        await upkeep.recognise(state, wirings)
+        return state, wirings
 
     def _tariffs(self, wirings: Sequence[Wiring]) -> Mapping[str, Tariff]:
         if not any(flow.max_cost for flow in self.flows):

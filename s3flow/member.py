@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> None:
     # A terminal's Ctrl-C and systemd's SIGTERM go to all processes: the supervisor says what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     descriptor, parent = (int(argument) for argument in arguments)
     from s3flow.garbage import collect_seldom
     from s3flow.process import die_with, run_async

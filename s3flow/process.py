@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import uvloop
 
 OPEN_FILES = 65_536
+LAST_MOMENT = 2.0  # seconds that a work is given to end which was told to
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Result = TypeVar("Result")
 
@@ -35,6 +36,38 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
     """Run *main* on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+@contextlib.contextmanager
+def heeding_stops(on_stop: Callable[[], None]) -> Iterator[None]:
+    """Call *on_stop* at each SIGTERM and SIGINT, in the loop. Afterwards they mean what they did before."""
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        loop.add_signal_handler(number, on_stop)
+    try:
+        yield
+    finally:
+        # The loop leaves them to the system first, by whom this process would die.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Give what *work* gives; None if it waits for a server or a disk still when *stop* is set."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=LAST_MOMENT)
+        return task.result() if task.done() and not task.cancelled() else None
+    finally:
+        stopped.cancel()
+        task.cancel()
 
 
 def end_as_by_a_key() -> None:

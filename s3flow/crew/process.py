@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -47,11 +48,17 @@ class Child:
         with theirs:
             # In this thread: Linux takes the end of the thread that forked for the parent's death.
             # It takes 2 ms, most of them in the kernel.
-            self._process = subprocess.Popen(  # noqa: S603  our own program
-                command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *lease),
-            )
+            # A stop goes to all processes of a terminal, or a unit: this one is not to die of it, or
+            # to complain, before its first instruction, which ignores it.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  our own program
+                    command(theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *lease),
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def pid(self) -> int:

@@ -105,8 +105,8 @@ class Program:
         assert code is None or done.code == code, f"{words} ended with {done}"
         return done
 
-    def start(self, *words: str, **environ: str) -> Running:
-        """Start a command; its output goes to files."""
+    def start(self, *words: str, own_group: bool = False, **environ: str) -> Running:
+        """Start a command; its output goes to files. *own_group*: of processes, to find what it starts."""
         name = f"run{len(self.children)}"
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
@@ -117,6 +117,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                process_group=0 if own_group else None,
             )
         self.children.append(process)
         return Running(process, out, err)

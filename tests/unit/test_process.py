@@ -19,7 +19,7 @@ from s3flow.app import posts, worker_processes
 from s3flow.config import Settings, load
 from s3flow.engine.wiring import Pace, Share
 from s3flow.errors import ConfigError, StateLocked
-from s3flow.process import usable_cpus
+from s3flow.process import heeding_stops, unless, usable_cpus
 from s3flow.state.sqlite import open_sqlite
 from tests.e2e import program as toml
 from tests.unit.lab import FLOW
@@ -180,3 +180,39 @@ def test_a_command_in_the_background_of_a_shell_can_be_ended_too(number: signal.
         [sys.executable, "-c", code, str(int(number))], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (130, "cleaned up\n"), done.stderr
+
+
+async def test_work_is_given_up_when_it_is_to_stop_and_its_errors_are_told() -> None:
+    stop, begun, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> int:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return 1
+
+    async def fail() -> int:
+        raise OSError("the disk")
+
+    async def done() -> int:
+        return 2
+
+    assert await unless(stop, done()) == 2
+    with pytest.raises(OSError, match="the disk"):
+        await unless(stop, fail())
+    waiting = asyncio.create_task(unless(stop, wait()))
+    await begun.wait()
+    stop.set()
+    assert await waiting is None
+    assert ended.is_set()
+
+
+async def test_stops_mean_afterwards_what_they_did_before() -> None:
+    before = [signal.getsignal(it) for it in (signal.SIGTERM, signal.SIGINT)]
+    stopped = asyncio.Event()
+    with heeding_stops(stopped.set):
+        signal.raise_signal(signal.SIGTERM)
+        await stopped.wait()
+    assert [signal.getsignal(it) for it in (signal.SIGTERM, signal.SIGINT)] == before
