@@ -98,7 +98,10 @@ class Round:
         self.told[f"{name}: stdout"], self.told[f"{name}: stderr"] = done.out, done.err
         (self.program.folder / f"{name}.log").write_text(done.out + done.err)
         if "Traceback" in done.err or done.code not in {0, 1}:
-            raise Broken(f"{words} ended with {done.code}: {done.err[-3000:]}\n{self.repeat}")
+            said = done.err[-3000:]
+            if "Traceback" in done.err:
+                said = done.err[done.err.index("Traceback") :][:6000]
+            raise Broken(f"{words} ended with {done.code}: {said}\n{self.repeat}")
         return done
 
     def sync(self, name: str, **environ: str) -> Done:
