@@ -91,9 +91,9 @@ STATEMENTS = {
         "DELETE FROM ranges WHERE scan_id = ? AND bucket_id NOT IN (SELECT bucket_id FROM"
         " (SELECT DISTINCT bucket_id FROM ranges WHERE scan_id = ? AND done = 0) AS unfinished)"
     ),
-    sql.DROP_OBJECTS: (
-        "DELETE FROM objects WHERE flow_id = ? ORDER BY bucket_id, object_key LIMIT 10000"
-    ),
+    # Which ones makes no difference, for all go. In an order, each slice would sort what is left: a million
+    # rows took minutes.
+    sql.DROP_OBJECTS: "DELETE FROM objects WHERE flow_id = ? LIMIT 10000",
     inventory.CLASSES: inventory.CLASSES.replace("SELECT b.name", f"SELECT {_NAME}"),
     inventory.UNLISTED: inventory.UNLISTED.replace("SELECT b.name", f"SELECT {_NAME}"),
     sql.BUCKET_NAME: f"SELECT {_NAME} FROM buckets b WHERE b.id = ?",
