@@ -40,8 +40,9 @@ class Await:
         return f"{self.spot.file[:-3]}.{self.function}: {self.text}"
 
 
+@cache
 def all_awaits() -> dict[Spot, Await]:
-    """Find them in the engine's source, all that anybody can wait at."""
+    """Find them in the engine's source, all that anybody can wait at. It takes a fifth of a second."""
     found: dict[Spot, Await] = {}
     for path in sorted(ENGINE.glob("*.py")):
         tree = ast.parse(path.read_text())

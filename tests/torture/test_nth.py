@@ -41,6 +41,7 @@ def test_any_call_may_fail(ledger: Ledger, scene: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_every_await_of_the_engine_is_cancelled(ledger: Ledger) -> None:
     # Two runs of a scene need not wait at quite the same places: what is missing is tried again.
     for _ in range(3):
