@@ -128,7 +128,7 @@ def missing_if_match_delete() -> None:
 
 @bug
 def swallowed_cancellation() -> None:
-    """Take the failure that a cancellation meets for the whole story, as the library's groups do."""
+    """Take the failure that a cancellation meets for the whole story, as groups of Python 3.12 do."""
     import asyncio
     from collections.abc import Awaitable
 
@@ -142,6 +142,9 @@ def swallowed_cancellation() -> None:
             async with lanes.Group() as group:
                 await work(group)
         except BaseExceptionGroup as failed:
+            task = asyncio.current_task()
+            while task is not None and task.uncancel():
+                pass  # from Python 3.13 on a group asks for the cancellation once more
             raise lanes._cause(failed) from None
 
     replace(kept, deaf)
