@@ -8,8 +8,7 @@ from typing import Any
 
 from s3flow.engine import daemon
 from s3flow.engine.costs import Egress, Prices, Terms
-from s3flow.engine.feed import Feed
-from s3flow.engine.purse import Purse
+from s3flow.engine.feed import Feed, Payer
 from s3flow.engine.tariff import Tariff
 from s3flow.events import Event, Recorded, TransferStarted
 from s3flow.model import GIB, State
@@ -122,8 +121,14 @@ def _just_enough(stage: Stage) -> None:
 class RestsOnce(Feed):
     """A feed that ends the daemon as soon as it rests because nothing more can be paid."""
 
+    _spent = False
+
+    async def _is_spent(self, purse: Payer, due: float | None) -> bool:
+        self._spent = await super()._is_spent(purse, due)
+        return self._spent
+
     async def _sleep(self, due: float | None) -> None:
-        if isinstance(self._purse, Purse) and self._purse.is_blocked:
+        if self._spent and not self._wake.is_set():  # else it does not wait at all
             asyncio.get_running_loop().call_soon(self._stop.set)
         await super()._sleep(due)
 
