@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from s3flow.model import Change, Discovered, Flow, Listed, PageChanges, Place, State, Transfer
+from s3flow.records import Fact
 from s3flow.state import sql
 from s3flow.state.audit import Check
 from s3flow.state.sqlite import open_sqlite
@@ -280,7 +281,13 @@ class StateMachine(RuleBasedStateMachine):
         check = Check()
         check.rows(rows)
         assert check.end(self.run(self.state.audited()).get("documents")) is None
-        last = {(it.bucket, it.key): it for it in rows}
+        # That a version was deleted is told also when its row is of the next one by then.
+        last = {
+            name: it
+            for it in rows
+            if (name := (it.bucket, it.key)) in self.rows
+            and (it.fact != Fact.DELETED or it.etag == self.rows[name].etag)
+        }
         for name, row in self.rows.items():
             if row.state not in PENDING:
                 assert TELLS[last[name].fact] is row.state
