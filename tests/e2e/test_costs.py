@@ -23,6 +23,8 @@ CALLED = {
     "upload_part_copy": "copy part",
     "complete": "complete upload",
 }
+# Looks for what deaths left of probes, at the start and once a bucket: `upkeep` has them in no estimate.
+SWEEP = 2
 
 
 def plan_of(program: Program) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def test_a_run_asks_what_the_plan_said(stage: Stage, target: str) -> None:
     program.run("sync")
     counts = Counter({CALLED.get(kind, kind): n for kind, n in proxy.counts().items()})
     expected = asked(said)
+    expected["list"] += SWEEP if target == "theirs" else 0
     # Part 1 is asked for where the source was uploaded in parts, which this one was not.
     assert expected["head"] - counts["head"] in {0, 1}
     for counted in (expected, counts):
@@ -94,6 +97,7 @@ def test_copies_by_the_store_are_asked_as_planned(stage: Stage) -> None:
     assert (expected["copy"], expected["copy part"]) == (4, 3)
     if lacks(stage.server, "foreign-part-copies"):
         return
+    expected["list"] += SWEEP
     assert {kind: counts[kind] for kind in expected} == expected
 
 
