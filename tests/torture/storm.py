@@ -121,7 +121,7 @@ class Round:
         settle(self.proxy)
 
     def settle(self) -> None:
-        """Do without faults what is left to do: what failed is tried again, what is held released."""
+        """Do without faults what is left to do: what failed or stays is tried again, holds released."""
         for life in range(CALM):
             flows = json.loads(self.s3flow(f"status {life}", "status", "--json").out)["flows"]
             for flow in flows:
@@ -129,7 +129,7 @@ class Round:
                     self.counts["deletes held"] += 1
                     self.s3flow(f"release {flow['name']} {life}", "release", flow["name"])
                 self.counts["objects failed"] += flow["objects"]["failed"]
-            if any(flow["objects"]["failed"] for flow in flows):
+            if any(flow["objects"]["failed"] or flow["deletes"]["kept"] for flow in flows):
                 self.s3flow(f"retry {life}", "retry")
             if self.sync(f"calm {life}").code == 0:
                 return
