@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import Stage
 from tests.e2e.program import Program, Running
 
-MOMENTS = 12
+MOMENTS = 6
 CODES = {"run": {0}, "sync": {0, 75}, "scan": {0, 75}}
 
 

@@ -21,10 +21,10 @@ MIB = 1024 * 1024
 
 
 def test_servers_stores_and_clients_that_mean_harm(tmp_path: Path) -> None:
-    told = hostile.run(Task(tmp_path, seed=1, rounds=5))
-    assert told["exact answers"] > 200
-    assert told["breaches refused"] > 80
-    assert told["lies refused"] > 250
+    told = hostile.run(Task(tmp_path, seed=1, rounds=3))
+    assert told["exact answers"] > 120
+    assert told["breaches refused"] > 48
+    assert told["lies refused"] > 150
 
 
 @pytest.mark.parametrize("what", ENDLESS)
