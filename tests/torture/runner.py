@@ -26,6 +26,7 @@ LEDGER = Path("build/torture.jsonl")
 TURN = 1200.0  # seconds in which each programme has its share; a new turn has new seeds
 SLICES = (20.0, 60.0, 120.0)  # seconds of each programme's tries to catch a bug, one after another
 BROKE_DOWN = "the programme itself broke down"
+LEVELS = ("points",)  # counts of what there is, which are not added up
 MANY = 6  # counts whose names begin with one word, which are too many for a line
 PASSED_ON = ("S3FLOW_TEST_", "S3FLOW_GOBIN")  # what tells of servers for tests
 HUNG = "Timeout ("  # how faulthandler begins
@@ -237,7 +238,9 @@ def totals(told: Sequence[Told]) -> dict[tuple[str, str], Counter[str]]:
     summed: dict[tuple[str, str], Counter[str]] = {}
     for one in told:
         own = summed.setdefault((one.name, one.state), Counter())
+        known = {what: max(own[what], one.counts.get(what, 0)) for what in LEVELS if what in own}
         own.update(one.counts)
+        own.update({what: n - own[what] for what, n in known.items()})
         own.update({"findings": int(bool(one.finding)), "seconds": round(one.seconds)})
         if "seeds" not in one.counts:
             own["seeds"] += 1

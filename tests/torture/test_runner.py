@@ -79,7 +79,7 @@ def test_numbers_are_of_the_latest_run_of_each(tmp_path: Path) -> None:
     text = page.block(numbers)
     assert "(2026-02-02): 2.0 hours, 92 seeds, 12 kills" in text
     assert "**1 finding**" in text
-    assert "| `kill` | SQLite | 1.00 | 2 | 12 |  |  | 4 checks | 0 |" in text
+    assert "| `kill` | SQLite | 1.00 | 2 | 12 |  |  | 7 points | 0 |" in text
     assert "`missing-fsync` by `power` after 5 s" in text
     assert totals([found])["power", "sqlite"]["findings"] == 1
 
