@@ -68,7 +68,7 @@ def test_numbers_are_of_the_latest_run_of_each(tmp_path: Path) -> None:
     for run, kills in (("2026-01-01T", 1000), ("2026-02-02T", 5), ("2026-02-02T", 7)):
         note(
             ledger,
-            Told("kill", "sqlite", 1, 1800.0, {"kills": kills, "checks": 2, "odds": 1}, run=run),
+            Told("kill", "sqlite", 1, 1800.0, {"kills": kills, "points": kills, "odds": 1}, run=run),
         )
     note(ledger, Told("sim", "sqlite", 1, 3600.0, {"seeds": 90}, finding="I1", run="2026-01-01T"))
     note(ledger, Told("sim", "sqlite", 1, 2.0, {}, bug="missing-fsync", run="2026-02-02T"))
