@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -111,7 +112,7 @@ def _bugs(numbers: Numbers) -> list[str]:
     if not numbers.bugs:
         return []
     told = [
-        f"`{bug}` by `{by}` after {seconds:.0f} s" if by else f"`{bug}` **by nobody**"
+        f"`{bug}` by `{by}` within {math.ceil(seconds)} s" if by else f"`{bug}` **by nobody**"
         for bug, (by, seconds) in numbers.bugs.items()
     ]
     return [f"Bugs planted on purpose were caught: {', '.join(told)}.", ""]

@@ -68,7 +68,9 @@ def test_numbers_are_of_the_latest_run_of_each(tmp_path: Path) -> None:
     for run, kills in (("2026-01-01T", 1000), ("2026-02-02T", 5), ("2026-02-02T", 7)):
         note(
             ledger,
-            Told("kill", "sqlite", 1, 1800.0, {"kills": kills, "points": kills, "odds": 1}, run=run),
+            Told(
+                "kill", "sqlite", 1, 1800.0, {"kills": kills, "points": kills, "odds": 1}, run=run
+            ),
         )
     note(ledger, Told("sim", "sqlite", 1, 3600.0, {"seeds": 90}, finding="I1", run="2026-01-01T"))
     note(ledger, Told("sim", "sqlite", 1, 2.0, {}, bug="missing-fsync", run="2026-02-02T"))
@@ -80,7 +82,7 @@ def test_numbers_are_of_the_latest_run_of_each(tmp_path: Path) -> None:
     assert "(2026-02-02): 2.0 hours, 92 seeds, 12 kills" in text
     assert "**1 finding**" in text
     assert "| `kill` | SQLite | 1.00 | 2 | 12 |  |  | 7 points | 0 |" in text
-    assert "`missing-fsync` by `power` after 5 s" in text
+    assert "`missing-fsync` by `power` within 5 s" in text
     assert totals([found])["power", "sqlite"]["findings"] == 1
 
 
