@@ -20,6 +20,7 @@ from tests.servers import Server, make_bucket
 PART = 8 * MIB
 SMALL = 4 * KIB
 ROOT_MARK = ".s3flow-root"  # says in a target folder that s3flow wrote there
+UNFINISHED = ".s3flow-"  # begins the names of files that have no final one yet
 SPARE = 6  # uploads of test objects at a time
 
 KINDS = (
@@ -122,17 +123,24 @@ def digests_of_bucket(client: BaseClient, bucket: str, prefix: str = "") -> dict
 
 
 def digests_of_folder(folder: Path) -> dict[str, str]:
-    """Read every file below *folder* but s3flow's mark; gives SHA-256 by relative path."""
+    """Read every file below *folder* but s3flow's mark; gives SHA-256 by relative path.
+
+    Unfinished ones may go while they are looked for; what has its final name stays.
+    """
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent) / name
             if path == folder / ROOT_MARK:
                 continue
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                    file, "sha256"
-                ).hexdigest()
+            try:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except FileNotFoundError:
+                if not name.startswith(UNFINISHED):
+                    raise
+                continue  # a daemon at work has just named it, or given it up
+            found[path.relative_to(folder).as_posix()] = digest
     return found
 
 
