@@ -205,7 +205,8 @@ class StateStore(Protocol):
         """Give and claim the first *limit* VERIFIED objects whose `due_at` is not after *before* (ms).
 
         Until they are saved or released no newer version of them is handed out: their copies are not
-        replaced between the last look at them and the delete of their sources.
+        replaced between the last look at them and the delete of their sources. The next call releases
+        what is left of the one before: its answer may have been lost.
         """
         ...
 

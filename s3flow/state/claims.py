@@ -34,6 +34,7 @@ class Claims:
     def __init__(self) -> None:
         self.held: dict[int, int] = {}
         self._reached: dict[str, int] = {}  # ids up to here are final, waiting or held
+        self._due: dict[int, Transfer] = {}  # those of the held that deleters hold
         self._buckets: dict[int, str] = {}
 
     def find(self, flow: str, flow_id: int, limit: int, now: int) -> Steps[Taken]:
@@ -65,10 +66,18 @@ class Claims:
     def hold(self, flow: str, taken: Taken) -> None:
         """Note what `find` found as handed out."""
         self._reached[flow] = taken.reached
-        self.hold_rows(taken.transfers)
+        self._hold(taken.transfers)
 
-    def hold_rows(self, transfers: Iterable[Transfer]) -> None:
-        """Note that somebody has to do with these rows, and nobody else has until that ends."""
+    def hold_due(self, flow: str, transfers: list[Transfer]) -> None:
+        """Note that these are being deleted. A flow has one deleter, and it asks when it holds nothing.
+
+        What it seems to hold still is an answer that it never got, and nobody else would give it back.
+        """
+        self.give_back([it for it in self._due.values() if it.flow == flow])
+        self._due.update((it.id, it) for it in transfers)
+        self._hold(transfers)
+
+    def _hold(self, transfers: Iterable[Transfer]) -> None:
         self.held.update((it.id, it.generation) for it in transfers)
 
     def _collect(
@@ -91,10 +100,12 @@ class Claims:
 
     def end(self, ended: Iterable[Transfer], pending: Iterable[Transfer]) -> None:
         """Give up the claims of *ended*; *pending* are those of them that can be claimed again."""
-        held = self.held
+        held, due = self.held, self._due
         for transfer in ended:
             if held.get(transfer.id) == transfer.generation:
                 del held[transfer.id]
+                if due:
+                    due.pop(transfer.id, None)
         for transfer in pending:
             self.look_again(transfer.flow, transfer.id)
 

@@ -182,7 +182,7 @@ class SqlState(Queries):
         """Give and claim the first *limit* VERIFIED objects whose time is not after *before* (ms)."""
         return await self._database.read(
             lambda: find_due(flow, State.VERIFIED, before, limit),
-            lambda dues: self._claims.hold_rows([due.transfer for due in dues]),
+            lambda dues: self._claims.hold_due(flow, [due.transfer for due in dues]),
         )
 
     async def save(self, changes: Sequence[Change]) -> None:

@@ -127,3 +127,24 @@ async def test_a_newer_version_waits_for_the_delete_of_the_one_before(
         await state.save([Change(due.transfer, State.DELETED)])
     (newer,) = await state.claim(NAME, 10)
     assert (newer.key, newer.size) == (b"a", 11)
+
+
+async def test_due_objects_of_an_answer_that_was_lost_are_given_back_by_the_next_call(
+    state: StateStore,
+) -> None:
+    await merge(state, found(b"a"), found(b"b"))
+    await state.save(
+        [
+            Change(transfer, State.VERIFIED, proof=Proof.ETAG, due_at=5)
+            for transfer in await state.claim(NAME, 10)
+        ]
+    )
+    lost = await state.claim_due(NAME, 5, 10)
+    changed = next(due.transfer for due in lost if due.transfer.key == b"a")
+    await merge(state, changed=[(changed.id, found(b"a", size=11))])
+    (due,) = await state.claim_due(NAME, 5, 10)
+    assert due.transfer.key == b"b"
+    (newer,) = await state.claim(NAME, 10)
+    assert (newer.key, newer.size) == (b"a", 11)
+    await merge(state, changed=[(due.transfer.id, found(b"b", size=11))])
+    assert await state.claim(NAME, 10) == []  # this one is held still

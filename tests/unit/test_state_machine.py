@@ -115,6 +115,8 @@ class StateMachine(RuleBasedStateMachine):
             if row is None:
                 continue
             changes.vanished.append(self._id(bucket, key))
+            if row.state is State.TRANSFERRING and not row.upload_id:
+                continue  # it may have an upload that nobody knows
             if row.claimed is None and row.state in PENDING | {State.FAILED}:
                 self.rows[bucket, key] = Model(
                     row.size, row.etag, State.SKIPPED, "source_gone", row.generation + 1
