@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from botocore.client import BaseClient
+from hypothesis import settings
 
 from tests import mariadb, servers
 from tests.blocks import (
@@ -21,8 +22,14 @@ from tests.blocks import (
 _FOREIGN = ("AWS_", "S3FLOW__", "NOTIFY_SOCKET", "WATCHDOG_", "HTTP_PROXY", "HTTPS_PROXY")
 
 
-def pytest_configure() -> None:
-    """Hide this machine's credentials, profiles, proxies and settings from every test."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide this machine's credentials, profiles, proxies and settings from every test.
+
+    And let property tests try the same each time: a change fails by what it did. New examples are
+    looked for with `--hypothesis-seed`, each night.
+    """
+    if config.getoption("hypothesis_seed") is None:
+        settings.load_profile("ci")
     for name in list(os.environ):
         if name.upper().startswith(_FOREIGN):
             del os.environ[name]
