@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from s3flow.app import pace, wired
@@ -18,6 +17,7 @@ from s3flow.events import Event
 from s3flow.model import OUTCOMES, Change, Flow, Method, Outcome, State
 from s3flow.observe.proofs import Proven
 from s3flow.operations import known_state
+from s3flow.process import heeding_stops
 from s3flow.state.opening import open_state
 from s3flow.state.store import SqlState
 from s3flow.stores.crc64 import Crc64Nvme
@@ -56,12 +56,18 @@ class Proving:
         state = await self._state()
         try:
             async with wired(self.settings, flows) as wirings:
-                with _stopped_by_signals(self.stop):
+                with contextlib.ExitStack() as heeding:
+                    heeding.enter_context(heeding_stops(lambda: self._on_stop(heeding)))
                     for wiring in wirings:
                         await self._one(wiring, state)
         finally:
             if state is not None:
                 await state.close()
+
+    def _on_stop(self, heeding: contextlib.ExitStack) -> None:
+        """End it after the looks at hand; a second signal ends the process."""
+        self.stop.set()
+        heeding.close()
 
     async def _state(self) -> SqlState | None:
         daemon = self.settings.daemon
@@ -150,23 +156,3 @@ class _Marks:
 
 def _ignore(event: Event) -> None:
     """What is found is told otherwise."""
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end it after the looks at hand; a second one ends the process."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def on_signal() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

@@ -334,6 +334,10 @@ def thaw_hours(storage_class: str, tier: str) -> tuple[float, float]:
 def assumptions(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Sequence[str]:
     """Say what an estimate takes for granted, as far as it matters here."""
     said = ["what is listed now is moved once, without retries"]
+    if not terms.target.is_free and not flow.max_cost:
+        said.append(
+            "a start looks for what crashes left, by three requests a bucket that are not here"
+        )
     if any(_reads_tags(flow, limits, kind) for kind in work.amounts):
         said.append(
             "the tags of every object are read, though that is done only where there are some"
