@@ -326,7 +326,7 @@ class Notes:
 
 
 CLASSES = ("STANDARD", "STANDARD_IA", "GLACIER", "DEEP_ARCHIVE")
-PRICE = st.floats(0, 1_000, allow_nan=False)
+PRICE = st.just(0.0) | st.floats(1e-12, 1_000)  # less is nothing, divided by a thousand
 BY_CLASS = st.dictionaries(st.sampled_from(CLASSES), PRICE)
 BY_TIER = st.dictionaries(
     st.sampled_from(CLASSES[2:]), st.dictionaries(st.sampled_from(["Standard", "Bulk"]), PRICE)
