@@ -147,10 +147,9 @@ class Remover:
         route = self.route
         flow = route.flow
         await selfsame.refuse_selfsame_for_moves(route, bucket)
-        await self._turn(12)
         why = "it deletes whatever is there, also what was never copied"
         try:
-            guard = await route.source.guard_of(bucket, flow.source.prefix, selfsame.name_of(route))
+            guard = await self._ask_twice(bucket)
         except (AccessDenied, Refused) as error:
             guard = Guard.NOT
             why = (
@@ -165,6 +164,21 @@ class Remover:
                 "learnt it: s3flow retry"
             )
         return guard
+
+    async def _ask_twice(self, bucket: str) -> Guard:
+        """Ask the store for its guard, and again if it seems to have none: one odd answer decides nothing."""
+        route = self.route
+
+        async def ask() -> Guard:
+            await self._turn(12)
+            name = selfsame.name_of(route)
+            return await route.source.guard_of(bucket, route.flow.source.prefix, name)
+
+        try:
+            guard = await ask()
+        except (AccessDenied, Refused):
+            guard = Guard.NOT
+        return await ask() if guard is Guard.NOT else guard
 
     # --- the last look at the copies ---------------------------------------------------------------
 

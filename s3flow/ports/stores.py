@@ -126,7 +126,7 @@ class Source(Protocol):
 
         An answer is `SourceGone` for what was gone already, `SourceChanged` where another version
         is there, which stays; of any but a `Permanent` one, what became of it is unknown. With
-        `Guard.NOT` the store is not asked to compare: it is looked just before each.
+        `Guard.NOT` it is looked just before each, and nothing relies on the store's comparing.
         """
         ...
 

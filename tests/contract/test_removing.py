@@ -267,6 +267,36 @@ async def test_where_no_probe_may_be_written_that_is_said() -> None:
             await server.store().guard_of(BUCKET, b"", "flow")
 
 
+@pytest.mark.parametrize("deletes", [ignores, knows_none, refuses_all])
+async def test_without_a_guard_a_store_deletes_whatever_it_makes_of_conditions(
+    deletes: Callable[[Pretender, Request], Answer],
+) -> None:
+    store = Pretender(deletes)
+    async with scripted(store) as server:
+        store.held = b"as it was copied"
+        doomed = [Doomed(b"k", store.etag)]
+        assert await server.store().delete_objects(BUCKET, doomed, Guard.NOT) == [None]
+        assert store.held is None
+
+
+async def test_a_store_that_compares_though_it_did_not_seem_to_keeps_what_came_after_the_look() -> (
+    None
+):
+    def compares(store: Pretender, request: Request) -> Answer:
+        store.held = b"written just now"
+        if "if-match" in request.headers:
+            return error(412, "PreconditionFailed")
+        return ignores(store, request)
+
+    store = Pretender(compares)
+    async with scripted(store) as server:
+        store.held = b"as it was copied"
+        doomed = [Doomed(b"k", store.etag)]
+        [answer] = await server.store().delete_objects(BUCKET, doomed, Guard.NOT)
+        assert isinstance(answer, SourceChanged)
+        assert store.held == b"written just now"
+
+
 async def test_without_a_guard_it_is_looked_just_before() -> None:
     store = Pretender(ignores)
     async with scripted(store) as server:

@@ -14,6 +14,7 @@ from s3flow.errors import (
     AccessDenied,
     ConnectionLost,
     CredentialsMissing,
+    Refused,
     S3flowError,
     StateError,
     Throttled,
@@ -343,6 +344,25 @@ async def test_a_store_that_ignores_the_condition_deletes_nothing(lab: Lab) -> N
     assert await lab.sync() == {Outcome.DELETED: 5}
     assert {it.detail for it in await facts(lab) if it.fact == Fact.DELETED} == {
         "looked at just before, unguarded"
+    }
+
+
+@pytest.mark.parametrize("odd", [Refused("a redirect to nowhere"), None], ids=["refused", "none"])
+async def test_one_odd_answer_takes_no_guard_away(lab: Lab, odd: Exception | None) -> None:
+    class OddAtFirst(Recording):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            answer = await super().around(call, go)
+            if call.method != "guard_of" or len(self.of("guard_of")) > 1:
+                return answer
+            if odd is not None:
+                raise odd
+            return Guard.NOT
+
+    lab.source = OddAtFirst(lab.src)
+    put_some(lab)
+    assert await lab.sync() == {Outcome.DELETED: 5}
+    assert {it.detail for it in await facts(lab) if it.fact == Fact.DELETED} == {
+        "if its ETag matches"
     }
 
 

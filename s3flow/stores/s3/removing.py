@@ -98,23 +98,32 @@ class Removals:
         return [answers[each] for each in doomed]
 
     async def _one(self, bucket: str, doomed: Doomed, *, look: bool) -> None:
-        """Delete one version. *look*: the store would delete whatever is there, so it is seen first."""
-        headers: dict[str, str] = {}
-        query = ""
+        """Delete one version. *look*: the store may delete whatever is there, so it is seen first."""
+        condition = {"if-match": f'"{doomed.etag}"'}
         if doomed.version_id:
             query = f"versionId={quote_value(doomed.version_id)}"
+            await self._delete(bucket, doomed.key, query, {})
         elif not look:
-            headers["if-match"] = f'"{doomed.etag}"'
+            await self._delete(bucket, doomed.key, "", condition)
         else:
-            info = await self._contents.head_object(bucket, doomed.key)
-            where = self._rest.where(bucket, doomed.key)
-            if info is None:
-                raise errors.SourceGone(f"DeleteObject {where}: it is gone already")
-            if info.etag != doomed.etag:
-                raise errors.SourceChanged(
-                    f"DeleteObject {where}: it changed (etag {doomed.etag} -> {info.etag}) and stays"
-                )
-        await self._delete(bucket, doomed.key, query, headers)
+            await self._see(bucket, doomed)
+            try:
+                # It may compare all the same: then nothing is lost that is written in this moment.
+                await self._delete(bucket, doomed.key, "", condition)
+            except (errors.SourceChanged, errors.Refused):
+                await self._see(bucket, doomed)  # it is as it was: the store knows no conditions
+                await self._delete(bucket, doomed.key, "", {})
+
+    async def _see(self, bucket: str, doomed: Doomed) -> None:
+        """Raise `SourceGone` or `SourceChanged` if this version is not there any more."""
+        info = await self._contents.head_object(bucket, doomed.key)
+        where = self._rest.where(bucket, doomed.key)
+        if info is None:
+            raise errors.SourceGone(f"DeleteObject {where}: it is gone already")
+        if info.etag != doomed.etag:
+            raise errors.SourceChanged(
+                f"DeleteObject {where}: it changed (etag {doomed.etag} -> {info.etag}) and stays"
+            )
 
     async def _delete(self, bucket: str, key: bytes, query: str, headers: dict[str, str]) -> None:
         response = await self._rest.send(
