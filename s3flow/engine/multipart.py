@@ -138,7 +138,7 @@ async def _compare_unseen(upload: OpenUpload) -> None:
     if any(part.encryption in verify.KEYED for part in parts):
         return  # what it calls ETags tells nothing
     if verify.multipart_etag(parts) not in {"", upload.transfer.etag}:
-        await upload.in_lanes([n for n in upload.done if n not in upload.proofs], upload.hash_part)
+        await upload.in_lanes([n for n in upload.done if n not in upload.proofs], upload.hash_anew)
 
 
 async def _begin(upload: OpenUpload, attributes: Attributes) -> None:
@@ -237,7 +237,7 @@ async def _proof_by_parts(upload: OpenUpload, stored: Stored) -> Proof | None:
     if len(upload.done) < upload.layout.parts or not whole or stored.etag != whole:
         return None
     unread = [n for n in sorted(upload.done) if n not in upload.proofs]
-    await upload.in_lanes(unread, upload.hash_part)
+    await upload.in_lanes(unread, upload.hash_anew)
     stated = upload.info.checksums.get(verify.CRC64)
     if stated and len(upload.crcs) == upload.layout.parts:  # all of it, with what was read again
         verify.check_crc(stated, upload.combined_crc())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.throttle import PacedBody
 from s3flow.errors import Refused
-from s3flow.model import Transfer
+from s3flow.model import ObjectInfo, Span, Transfer
 from s3flow.ports import Body, Digest
 
 
@@ -41,6 +43,39 @@ async def _read(route: Route, body: Body, digests: Sequence[Digest]) -> None:
                 digest.update(chunk)
     finally:
         body.close()
+
+
+class ReadAnew:
+    """The bytes of a span, or of all, as a body that asks for other ranges than were asked for before.
+
+    What answers a range with wrong bytes may do so each time: a proxy that keeps them, for one. Two
+    equal answers to one question show nothing.
+    """
+
+    def __init__(self, route: Route, transfer: Transfer, info: ObjectInfo, span: Span) -> None:
+        self.info, self.size = info, span.size
+        middle = span.start + span.size // 2 + 1  # no boundary of parts, nor of a power of two
+        cuts = [span.start, min(middle, span.stop), span.stop]
+        self._left = deque(Span(*each) for each in pairwise(cuts) if each[0] < each[1])
+        self._route, self._transfer = route, transfer
+        self._body: Body | None = None
+
+    async def read(self) -> memoryview:
+        """Give the next chunk, of the next range after the end of one; empty at the end of all."""
+        while self._body is not None or self._left:
+            if self._body is None:
+                await self._route.turn()
+                self._body = await self._route.open(self._transfer, self._left.popleft())
+            if chunk := await self._body.read():
+                return chunk
+            self.close()
+        return memoryview(b"")
+
+    def close(self) -> None:
+        """Close the body at hand."""
+        if self._body is not None:
+            self._body.close()
+            self._body = None
 
 
 class PartsMd5:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from s3flow.engine import plan
 from s3flow.engine.plan import is_md5, parts_in
+from s3flow.engine.readback import ReadAnew
 from s3flow.engine.route import Route, object_name
 from s3flow.errors import (
     AccessDenied,
@@ -26,7 +27,7 @@ from s3flow.errors import (
     SourceChanged,
     SourceGone,
 )
-from s3flow.model import Limits, ObjectInfo, Part, Proof, Stored, Transfer
+from s3flow.model import Limits, ObjectInfo, Part, Proof, Span, Stored, Transfer
 from s3flow.ports import Body, Digest
 
 MD5 = "md5"
@@ -216,21 +217,20 @@ async def _file_proof(route: Route, transfer: Transfer, info: ObjectInfo) -> Pro
         found = digest.hex() if digest else "none: it is gone"
         raise Corrupted(f"the source's MD5 is {transfer.etag}, and that of the file {found}")
     if equal is None and plan.parts_in(transfer.etag):
-        await _read_again(route, transfer)
+        await _read_again(route, transfer, info)
         return Proof.READBACK
     return Proof.MD5 if equal else Proof.SIZE
 
 
-async def _read_again(route: Route, transfer: Transfer) -> None:
+async def _read_again(route: Route, transfer: Transfer, info: ObjectInfo) -> None:
     """Compare a file with its source read once more, where a multipart ETag does not come out of it.
 
     Either bytes were damaged on the way, or the parts had other boundaries, or the ETag is no digest at
     all. What is read a second time and equals the file is what the source holds, whatever its ETag is
     made of. Raises `Corrupted` where they differ.
     """
-    await route.turn(1)
     async with route.gate, route.room(transfer.size):
-        body = await route.open(transfer)
+        body = ReadAnew(route, transfer, info, Span(0, transfer.size))
         try:
             hashing = HashingBody(body, route, md5=False)
             while await hashing.read():

@@ -1,0 +1,88 @@
+"""What is read a second time is asked for otherwise: who answers wrongly may do so each time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3flow.engine.readback import ReadAnew
+from s3flow.model import Outcome, Span
+from tests.faults import Call, Faulty, FaultyBody
+from tests.unit.lab import PARTS, Lab
+
+
+class Mistaken(Faulty):
+    """The first *times* ranges arrive one byte further on, and say that they are those asked for."""
+
+    def __init__(self, inner: Any, times: int) -> None:
+        super().__init__(inner)
+        self.times = times
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        body = await go()
+        if call.method != "get_object" or call.kwargs.get("span") is None or not self.times:
+            return body
+        self.times -= 1
+        data = b""
+        while chunk := await body.read():
+            data += bytes(chunk)
+        body.close()
+        turned = iter([memoryview(data[1:] + data[:1])])
+
+        async def read(inner: object, offset: int) -> memoryview:
+            del inner, offset
+            return next(turned, memoryview(b""))
+
+        return FaultyBody(body, read)
+
+
+@pytest.mark.parametrize("size", [700, 1500, 2000], ids=["one part", "two", "two alike"])
+@pytest.mark.parametrize("times", [2, 3, 4])
+async def test_bytes_that_are_wrong_in_the_same_way_twice_are_no_proof(
+    tmp_path: Path, size: int, times: int
+) -> None:
+    lab = Lab(tmp_path)
+    lab.change(**PARTS, lanes=1)
+    lab.put(b"a", size, part_size=1000)
+    lab.source = Mistaken(lab.src, times)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+    assert lab.uploads() == []
+
+
+async def test_ranges_that_are_always_wrong_leave_nothing_at_the_target(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.change(**PARTS, max_attempts=2)
+    lab.put(b"a", 1500, part_size=1000)
+    lab.source = Mistaken(lab.src, -1)
+    assert await lab.sync() == {Outcome.FAILED: 1}
+    assert await lab.failures() == {b"a": "corrupted"}
+    assert lab.copy_of(b"a") is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 1000])
+async def test_all_of_a_span_is_read_in_other_ranges(tmp_path: Path, size: int) -> None:
+    lab = Lab(tmp_path)
+    data = lab.put(b"a", size + 2)
+    asked: list[Span] = []
+
+    class Roads:
+        async def turn(self) -> None:
+            """Wait for nothing."""
+
+        async def open(self, transfer: object, span: Span) -> Any:
+            asked.append(span)
+            return await lab.src.get_object("from", b"a", etag="", span=span)
+
+    info = await lab.src.head_object("from", b"a")
+    roads, nothing, span = Roads(), None, Span(1, size + 1)
+    body = ReadAnew(roads, nothing, info, span)  # type: ignore[arg-type]
+    read = b""
+    while chunk := await body.read():
+        read += bytes(chunk)
+    assert read == data[1:-1]
+    assert body.size == size
+    assert size < 3 or span not in asked
