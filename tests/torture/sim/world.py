@@ -66,7 +66,9 @@ class World:
             "page_size": draw.choice((1, 2, 3, 1000)),
             "clock": self.loop.wall,
         }
-        self.source = Source("src", **settings)
+        # For good: one that stopped to compare while somebody relies on it would lose by its own fault.
+        guard = draw.choice((Guard.EACH, Guard.EACH, Guard.ONE, Guard.NOT))
+        self.source = Source("src", **settings, guard=guard)
         self.source.restore_seconds = draw.choice((0.0, 100.0, 1000.0))
         self.source.expedites = draw.random() < 0.5
         self.beside = draw.random() < 0.35
@@ -112,8 +114,6 @@ class World:
 
     def _course(self, life: Life, *, final: bool) -> Course:
         draw = self.rng
-        guard = draw.choice((Guard.EACH, Guard.EACH, Guard.ONE, Guard.NOT))
-        self.source._guard = guard
         once = final or life.chances.flips or draw.random() < 0.7
         plans = []
         for truth in self.truths:
@@ -123,7 +123,7 @@ class World:
             flow = _changed(
                 truth.flow,
                 mode=mode,
-                unguarded_delete=mode is Mode.MOVE and guard is Guard.NOT,
+                unguarded_delete=mode is Mode.MOVE and self.source._guard is Guard.NOT,
                 every=None if once else draw.choice((1.0, 60.0, 3600.0)),
                 delete_after=0.0 if final else draw.choice((0.0, 0.0, 300.0)),
             )
