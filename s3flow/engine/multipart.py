@@ -127,18 +127,20 @@ async def _bring_all(upload: OpenUpload) -> None:
 async def _compare_unseen(upload: OpenUpload) -> None:
     """Find damage before the upload is completed: from then on it is there for all, and may stay.
 
-    Parts are read again only where the ETag that they will have together is not the source's.
+    Parts are read again only where the ETag that they will have together is not the source's. Then all
+    are: that the target holds what passed says nothing of what was read.
     """
     stated = upload.info.checksums.get(verify.CRC64)
     if stated and len(upload.crcs) == upload.layout.parts:
         verify.check_crc(stated, upload.combined_crc())
+        return
     parts = [upload.done[number] for number in sorted(upload.done)]
     if upload.way is not STREAMED or not upload.layout.of_source:
         return
-    if any(part.encryption in verify.KEYED for part in parts):
+    if verify.KEYED & {upload.info.encryption, *(part.encryption for part in parts)}:
         return  # what it calls ETags tells nothing
     if verify.multipart_etag(parts) not in {"", upload.transfer.etag}:
-        await upload.in_lanes([n for n in upload.done if n not in upload.proofs], upload.hash_anew)
+        await upload.in_lanes(sorted(upload.done), upload.hash_anew)
 
 
 async def _begin(upload: OpenUpload, attributes: Attributes) -> None:

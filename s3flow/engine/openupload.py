@@ -12,7 +12,7 @@ from s3flow.engine.readback import ReadAnew
 from s3flow.engine.reading import Reading
 from s3flow.engine.retry import patience
 from s3flow.engine.route import Route, Stopped, object_name
-from s3flow.errors import Throttled
+from s3flow.errors import Corrupted, Throttled
 from s3flow.events import BytesMoved, Retried
 from s3flow.lanes import in_lanes
 from s3flow.model import Method, ObjectInfo, Part, Proof, Transfer
@@ -89,10 +89,14 @@ class OpenUpload:
                     pass
         finally:
             body.close()
-        proof = verify.check_part(self.done[number], hashing.digests())
+        digests = hashing.digests()
+        if self.crcs.setdefault(number, digests[verify.CRC64]) != digests[verify.CRC64]:
+            raise Corrupted(
+                f"{object_name(self.transfer)}: part {number} was read twice, and differs"
+            )
+        proof = verify.check_part(self.done[number], digests)
         if proof:
             self.proofs[number] = proof
-        self.crcs[number] = hashing.digests()[verify.CRC64]
 
     def combined_crc(self) -> bytes:
         """Give the CRC64NVME of the whole, made of those of its parts."""

@@ -54,8 +54,8 @@ class ReadAnew:
 
     def __init__(self, route: Route, transfer: Transfer, info: ObjectInfo, span: Span) -> None:
         self.info, self.size = info, span.size
-        middle = span.start + span.size // 2 + 1  # no boundary of parts, nor of a power of two
-        cuts = [span.start, min(middle, span.stop), span.stop]
+        # The first byte alone is no part, and neither are the others.
+        cuts = [span.start, min(span.start + 1, span.stop), span.stop]
         self._left = deque(Span(*each) for each in pairwise(cuts) if each[0] < each[1])
         self._route, self._transfer = route, transfer
         self._body: Body | None = None

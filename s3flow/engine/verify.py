@@ -205,9 +205,9 @@ async def _file_proof(route: Route, transfer: Transfer, info: ObjectInfo) -> Pro
     place = route.destination(transfer)
     if stated:
         digest = await route.target.digest(*place, CRC64, None)
-        if digest == base64.b64decode(stated):
-            return Proof.CHECKSUM
         found = base64.b64encode(digest).decode() if digest else "none: it is gone"
+        if found == stated:
+            return Proof.CHECKSUM
         raise Corrupted(f"the source's CRC64NVME is {stated}, and that of the file {found}")
     if info.encryption in KEYED:
         return Proof.SIZE
@@ -285,10 +285,10 @@ async def _first_part(route: Route, transfer: Transfer) -> ObjectInfo | None:
             if last and route.part_numbers:
                 raise
             continue
-        if first is not None and first.etag != transfer.etag:
+        if first is None or first.etag != transfer.etag:
             first = None
             continue
-        if not route.part_numbers or (first is not None and first.parts_count is not None):
+        if not route.part_numbers or first.parts_count is not None:
             break
     return first
 

@@ -297,6 +297,23 @@ async def test_a_store_that_compares_though_it_did_not_seem_to_keeps_what_came_a
         assert store.held == b"written just now"
 
 
+async def test_one_redirect_does_not_take_the_condition_off_an_unguarded_delete() -> None:
+    def redirects_once(store: Pretender, request: Request) -> Answer:
+        if len(server.requests) < 3:
+            return error(301, "PermanentRedirect")
+        store.held = b"written just now"
+        named = request.headers.get("if-match", f'"{store.etag}"') == f'"{store.etag}"'
+        return ignores(store, request) if named else error(412, "PreconditionFailed")
+
+    store = Pretender(redirects_once)
+    async with scripted(store) as server:
+        store.held = b"as it was copied"
+        doomed = [Doomed(b"k", store.etag)]
+        [answer] = await server.store().delete_objects(BUCKET, doomed, Guard.NOT)
+        assert isinstance(answer, SourceChanged)
+        assert store.held == b"written just now"
+
+
 async def test_without_a_guard_it_is_looked_just_before() -> None:
     store = Pretender(ignores)
     async with scripted(store) as server:

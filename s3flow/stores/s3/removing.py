@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
@@ -78,6 +79,7 @@ class Removals:
     def __init__(self, rest: Rest, contents: Contents) -> None:
         self._rest = rest
         self._contents = contents
+        self._takes_none: set[str] = set()  # buckets that refuse all conditions of a delete
 
     async def delete_objects(
         self, bucket: str, doomed: Sequence[Doomed], guard: Guard
@@ -106,13 +108,26 @@ class Removals:
         elif not look:
             await self._delete(bucket, doomed.key, "", condition)
         else:
+            await self._look_and_delete(bucket, doomed, condition)
+
+    async def _look_and_delete(
+        self, bucket: str, doomed: Doomed, condition: dict[str, str]
+    ) -> None:
+        """Delete what is as it was, under a condition all the same: then nothing is lost that is new.
+
+        A bucket that twice refuses the condition of what has not changed understands none.
+        """
+        for _ in range(2):
             await self._see(bucket, doomed)
-            try:
-                # It may compare all the same: then nothing is lost that is written in this moment.
+            if bucket in self._takes_none:
+                break
+            with contextlib.suppress(errors.SourceChanged, errors.Refused):
                 await self._delete(bucket, doomed.key, "", condition)
-            except (errors.SourceChanged, errors.Refused):
-                await self._see(bucket, doomed)  # it is as it was: the store knows no conditions
-                await self._delete(bucket, doomed.key, "", {})
+                return
+        else:
+            await self._see(bucket, doomed)
+            self._takes_none.add(bucket)
+        await self._delete(bucket, doomed.key, "", {})
 
     async def _see(self, bucket: str, doomed: Doomed) -> None:
         """Raise `SourceGone` or `SourceChanged` if this version is not there any more."""
