@@ -304,13 +304,16 @@ class Seat:
 
     async def _remember(self, question: int, number: int, upload_id: str, part_size: int) -> None:
         """Make an upload id durable, and say so."""
-        held = self.held[number]
         problem = ""
         try:
+            held = self.held[number]
             await held.flow.route.remember(held.transfer, upload_id, part_size)
             passing("worker.remembered")
         except S3flowError as error:
             problem = str(error)
+        except Exception as error:  # noqa: BLE001  without an answer its transfer waits for ever
+            problem = f"an upload could not be noted: {type(error).__name__}: {error}"
+            _log.error("unexpected error while an upload was noted", exc_info=error)
         if self._link is not None:
             self._link.send((say.REMEMBERED, question, problem))
 

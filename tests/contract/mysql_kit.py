@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 
 from s3flow.state.address import MySqlAddress
@@ -66,6 +68,7 @@ class Wire:
         self.silent = False  # whatever is open passes nothing on, and what is opened does
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Wire]:
@@ -80,6 +83,13 @@ class Wire:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await server.wait_closed()
 
+    def reset(self) -> None:
+        """Cut what is open with an RST, as a firewall does that has forgotten it."""
+        for writer in self._open:
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -87,6 +97,7 @@ class Wire:
         task.add_done_callback(self._tasks.discard)
         there, back = await asyncio.open_connection(servers.HOST, self._port)
         answers = asyncio.create_task(self._pass(there, writer))
+        self._open.add(writer)
         try:
             while data := await reader.read(65_536):
                 if b"\x03COMMIT" in data and (self.cut_before or self.cut_after):
@@ -105,6 +116,7 @@ class Wire:
                 back.write(data)
         finally:
             answers.cancel()
+            self._open.discard(writer)
             for end in (back, writer):
                 end.transport.abort()
             await asyncio.gather(answers, return_exceptions=True)

@@ -19,11 +19,11 @@ from s3flow.crew import crew as crew_module
 from s3flow.crew import seat as seat_module
 from s3flow.crew.crew import Post, ProcessCrew
 from s3flow.crew.link import Message
-from s3flow.crew.messages import pack_verdict
+from s3flow.crew.messages import REMEMBER, REMEMBERED, pack_verdict
 from s3flow.crew.process import Child
 from s3flow.engine.daemon import Daemon
 from s3flow.engine.wiring import RouteMaker, Wiring
-from s3flow.errors import WorkerLost
+from s3flow.errors import StateError, WorkerLost
 from s3flow.events import (
     BytesMoved,
     Event,
@@ -212,6 +212,31 @@ async def test_an_upload_is_on_record_before_its_process_knows(hall: Hall) -> No
     messages = hall.lab.query("SELECT message FROM objects WHERE message != ''")
     assert messages == [("upload-1",)] * len(messages)
     assert messages
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "logged"),
+    [
+        (StateError("the state is away"), "the state is away", 0),
+        (RuntimeError("a defect"), "an upload could not be noted: RuntimeError: a defect", 1),
+    ],
+)
+async def test_a_question_that_goes_wrong_is_answered_all_the_same(
+    error: Exception, said: str, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def remember(*_: object) -> None:
+        raise error
+
+    sent: list[Message] = []
+    flow = SimpleNamespace(route=SimpleNamespace(remember=remember))
+    seat = seat_module.Seat(0, *[None] * 9)  # type: ignore[arg-type]
+    seat.held[7] = seat_module.Held(None, flow)  # type: ignore[arg-type]
+    seat._link = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
+    await seat._hear((REMEMBER, 1, 7, "upload-1", 1000))
+    await asyncio.wait(seat._remembering)
+    assert sent == [(REMEMBERED, 1, said)]
+    assert caplog.text.count("Traceback") == logged
+    assert (str(error) in caplog.text) == bool(logged)
 
 
 async def test_a_process_that_hangs_is_killed(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:

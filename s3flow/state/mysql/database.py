@@ -189,8 +189,14 @@ class MySqlDatabase:
             raise StateError(f"state {self._address} is closed")
         task = asyncio.create_task(self._persist(attempt))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Take note of its failure too: who asked may have been cancelled, and asyncio would complain."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def _persist(self, attempt: Callable[[], Coroutine[object, object, T]]) -> T:
         until = time.monotonic() + self._patience

@@ -64,7 +64,8 @@ class Session:
     @property
     def usable(self) -> bool:
         """Whether nothing is known to be wrong with it."""
-        return not self._connection.closed
+        writer = self._connection._writer  # noqa: SLF001  `closed` knows only what we closed
+        return writer is not None and not writer.transport.is_closing()
 
     async def run(self, steps: Steps[T], step: Step | None = None) -> T:
         """Run *steps*, of which *step* was taken already, to their end; give what they return."""
@@ -92,6 +93,8 @@ class Session:
                 changed = await self._connection.query(";".join([*held, text]))
                 for _ in held:
                     changed = await self._connection.next_result()
+        except RuntimeError as error:  # of uvloop: the connection was reset while it was idle
+            raise ConnectionResetError(str(error)) from error
         finally:
             self._asked = None
         return int(changed)
@@ -123,9 +126,10 @@ class Session:
 
     async def end(self) -> None:
         """Say goodbye, so that the server gives up the lock at once."""
-        with contextlib.suppress(Error, OSError, TimeoutError):
-            async with asyncio.timeout(2):
-                await self._connection.ensure_closed()
+        if self.usable:
+            with contextlib.suppress(Error, OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await self._connection.ensure_closed()
         self._connection.close()
 
     # --- at its beginning ---------------------------------------------------------------------
