@@ -94,7 +94,8 @@ async def dial(
 ) -> None:
     """Connect *connection* to *origin* within *timeout* seconds.
 
-    Raises `ConnectionLost` when that fails and `Refused` when the certificate is not trusted.
+    Raises `ConnectionLost` when that fails and `Refused` when the certificate is not trusted, or the
+    host cannot have such a name.
     """
     try:
         async with asyncio.timeout(timeout):
@@ -107,6 +108,8 @@ async def dial(
             raise ConnectionLost(message) from error
         if isinstance(error, OSError):
             raise _translate(error, origin, proxy) from error
+        if isinstance(error, ValueError):  # of the codec "idna", or of TLS
+            raise _nameless(error, origin, proxy) from error
         raise
 
 
@@ -155,6 +158,14 @@ def _translate(error: OSError, origin: Origin, proxy: Proxy | None) -> S3flowErr
             f"{origin}: the server's certificate is not trusted ({error.verify_message}); {remedy}"
         )
     return ConnectionLost(f"{origin}: cannot connect{_by(proxy)}: {error}")
+
+
+def _nameless(error: ValueError, origin: Origin, proxy: Proxy | None) -> Refused:
+    host = repr(origin.host) if proxy is None else f"{origin.host!r} or {proxy.host!r}"
+    return Refused(
+        f"{origin}: cannot connect{_by(proxy)}: {host} is no name of a host ({error}); if a bucket's"
+        ' name makes it so, set addressing = "path"'
+    )
 
 
 def _by(proxy: Proxy | None) -> str:

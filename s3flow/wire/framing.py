@@ -110,7 +110,7 @@ def _frame(method: str, status: int, headers: dict[str, str], *, modern: bool) -
     coding, length = headers.get("transfer-encoding"), headers.get("content-length")
     if length is not None and coding is not None:
         raise BadAnswer("the answer has both Content-Length and Transfer-Encoding")
-    size = -1 if length is None else _content_length(length)
+    size = -1 if length is None else _content_length(length, headers)
     if status < 200 or status in (204, 304) or method == "HEAD":
         return Head(status, headers, Framing.LENGTH, 0, keep)
     if method == "CONNECT" and status < 300:
@@ -124,13 +124,15 @@ def _frame(method: str, status: int, headers: dict[str, str], *, modern: bool) -
     return Head(status, headers, Framing.UNTIL_CLOSE, 0, keep=False)
 
 
-def _content_length(text: str) -> int:
+def _content_length(text: str, headers: dict[str, str]) -> int:
+    """Read what *headers* say; where they say it several times, leave it there once."""
     if _DIGITS.fullmatch(text) is not None:
         return int(text)
     values = {value.strip(" \t") for value in text.split(",")}
     value = values.pop()
     if values or _DIGITS.fullmatch(value) is None:
         raise BadAnswer(f"the answer has an unusable Content-Length: {text[:80]!r}")
+    headers["content-length"] = value
     return int(value)
 
 

@@ -19,6 +19,7 @@ _MOST_MARKS = 350_000
 _OPENED = re.compile(rb"<[A-Za-z][A-Za-z0-9:]{0,40}")
 # Below a petabyte: the sizes of a page must add up to what the state can hold, 63 bits.
 _SIZE = re.compile("[0-9]{1,15}")
+_NUMBER = re.compile("[0-9]{1,18}")  # what the state can hold, and far from Python's own limit
 
 
 class ListResult(NamedTuple):
@@ -109,7 +110,7 @@ class Document:
     def number(self, name: str) -> int:
         """Give the child *name* as a whole number, 0 when there is none. Raises `BadAnswer`."""
         text = self.text(name)
-        if text and not (text.isascii() and text.isdigit()):
+        if text and not _NUMBER.fullmatch(text):
             raise BadAnswer(f"<{name}> is {text[:_SHOWN]!r} where a number belongs")
         return int(text or 0)
 

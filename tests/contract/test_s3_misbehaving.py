@@ -775,3 +775,9 @@ asyncio.run(main(sys.argv[1]))
 
 def test_a_store_can_be_made_without_a_loop() -> None:
     assert S3Store(S3Settings("somewhere")).name == "somewhere"
+
+
+async def test_an_upload_id_that_is_no_text_is_not_believed() -> None:
+    async with scripted(lambda _: Answer(body=b"<I><UploadId>\xff</UploadId></I>")) as server:
+        with pytest.raises(errors.BadAnswer, match="not UTF-8"):
+            await server.store().create_multipart_upload(BUCKET, b"a key", PLAIN, 1)

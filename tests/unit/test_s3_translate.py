@@ -97,7 +97,15 @@ def test_an_unknown_upload_may_be_called_a_missing_key(operation: str, code: str
 
 @pytest.mark.parametrize(
     ("wish", "seconds"),
-    [("7", 7.0), ("Tue, 14 Nov 2023 22:13:50 GMT", 30.0), ("soon", 0.0), ("", 0.0), ("-3", 0.0)],
+    [
+        ("7", 7.0),
+        ("Tue, 14 Nov 2023 22:13:50 GMT", 30.0),
+        ("soon", 0.0),
+        ("", 0.0),
+        ("-3", 0.0),
+        ("Tue, 14 Nov 99999999999999999999 22:13:50 GMT", 0.0),
+        ("Tue, 14 Nov 2023 22:13:50 +99999999999999999999", 0.0),
+    ],
 )
 def test_the_stores_wish_for_a_pause_is_kept(wish: str, seconds: float) -> None:
     error = translate(failure(503, "SlowDown", headers={"retry-after": wish}), NOW)

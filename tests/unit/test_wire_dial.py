@@ -102,6 +102,13 @@ async def test_an_unknown_host_is_a_lost_connection() -> None:
     await fails(Pool(Origin("http", "host.invalid", 80)), ConnectionLost, "host.invalid")
 
 
+@pytest.mark.parametrize("label", ["a..b", "x" * 64, ".", "\u00e9" * 60])
+async def test_what_no_host_is_called_is_refused_by_name(label: str) -> None:
+    origin = Origin("http", f"{label}.s3.invalid", 80)
+    message = await fails(Pool(origin), Refused, 'addressing = "path"')
+    assert repr(origin.host) in message
+
+
 # --- proxies ------------------------------------------------------------------------------------
 
 

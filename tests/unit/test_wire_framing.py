@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3flow.errors import S3flowError
+from s3flow.errors import BadAnswer, S3flowError
 from s3flow.wire.connection import Connection
 from s3flow.wire.framing import Chunks
 from s3flow.wire.progress import Watch
@@ -189,3 +190,18 @@ def test_chunks_say_where_their_data_is() -> None:
     chunks.left = 0
     assert chunks.advance(buffer, 6, len(buffer)) == len(buffer)
     assert chunks.done
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("said", ["5\r\nContent-Length: 5", "5, 5", "5,\t5 ,5"])
+def test_a_length_that_is_said_twice_is_given_once(said: str, method: str) -> None:
+    data = f"HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n".encode()
+    body = b"" if method == "HEAD" else b"12345"
+    assert run(data + body, [], method) == (200, {"content-length": "5"}, body)
+
+
+@pytest.mark.parametrize("said", ["5\r\nContent-Length: 6", "5, 05", "5,", "+5"])
+def test_a_length_that_can_be_read_in_two_ways_is_refused(said: str) -> None:
+    data = f"HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n12345".encode()
+    with pytest.raises(BadAnswer, match="Content-Length"):
+        run(data, [])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from s3flow.errors import BadAnswer
 from s3flow.wire.entries import cut_out
-from s3flow.wire.xml import ListResult, parse_error, parse_list
+from s3flow.wire.xml import ListResult, parse_document, parse_error, parse_list
 
 NAMESPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 MODEL = botocore.session.Session().get_service_model("s3").operation_model("ListObjectsV2")
@@ -328,3 +328,16 @@ def test_a_listing_of_blanks_is_read_at_once() -> None:
 def test_a_size_that_no_object_has_is_a_bad_answer(size: str, extra: str) -> None:
     with pytest.raises(BadAnswer, match="cannot be read"):
         parse_list(listing(content("a", size, extra=extra)))
+
+
+@pytest.mark.parametrize("text", ["9" * 19, "9" * 5000, "-1", "1.5", "٣"])
+def test_a_number_that_nothing_has_is_a_bad_answer(text: str) -> None:
+    document = parse_document(f"<P><Size>{text}</Size></P>".encode(), "P")
+    with pytest.raises(BadAnswer, match="where a number belongs"):
+        document.number("Size")
+
+
+def test_numbers_are_read() -> None:
+    document = parse_document(b"<P><Size>999999999999999999</Size><Empty/></P>", "P")
+    assert document.number("Size") == 10**18 - 1
+    assert document.number("Empty") == document.number("None") == 0

@@ -77,7 +77,13 @@ def upload_id_of(body: bytes, key: bytes, where: str) -> str:
         check_answered(
             key, unescape(named[1].decode(errors="replace")), "CreateMultipartUpload", where
         )
-    return unescape(match[1].decode().strip())
+    try:
+        upload_id = match[1].decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadAnswer(
+            f"CreateMultipartUpload {where}: the UploadId {match[1][:40]!r} is not UTF-8"
+        ) from error
+    return unescape(upload_id)
 
 
 def check_answered(asked: bytes, named: str, operation: str, where: str) -> None:

@@ -226,5 +226,5 @@ def _skew(headers: Mapping[str, str], now: float) -> str:
 def _date(text: str) -> float:
     try:
         return parsedate_to_datetime(text).timestamp() if text else 0.0
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
