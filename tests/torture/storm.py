@@ -33,6 +33,7 @@ RATE = 0.05  # of all requests
 OBJECTS = 250  # of each errand, in a round
 LIVES = 2  # of the daemon in the storm, each with people at work
 CALM = 5  # and after it, until all is done
+BEFORE, AFTER = 1_500, 6_000  # characters of a log that are shown around a traceback
 DEBUG = {"S3FLOW__DAEMON__LOG_LEVEL": "debug"}
 WRITING = (
     "put",
@@ -47,6 +48,13 @@ CLAIMS = (
     "SELECT o.object_key, s.name, o.etag, COALESCE(o.reason, '') FROM objects o"
     " JOIN states s ON s.code = o.state JOIN flows f ON f.id = o.flow_id WHERE f.name = '{}'"
 )
+
+
+def around_traceback(log: str) -> str:
+    """Give the first traceback in *log*: its whole entry, which is a line of JSON, and what led to it."""
+    at = log.index("Traceback")
+    line = log.rfind("\n", 0, at) + 1
+    return log[max(0, line - BEFORE) : at + AFTER]
 
 
 @dataclass(slots=True)
@@ -101,7 +109,7 @@ class Round:
         if "Traceback" in done.err or done.code not in {0, 1}:
             said = done.err[-3000:]
             if "Traceback" in done.err:
-                said = done.err[done.err.index("Traceback") :][:6000]
+                said = around_traceback(done.err)
             raise Broken(f"{words} ended with {done.code}: {said}\n{self.repeat}")
         return done
 

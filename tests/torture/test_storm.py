@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,18 @@ def test_the_promises_hold_in_a_storm(ministack_server: Server, tmp_path: Path) 
     assert counts["operations"] > 1_000
     assert counts["changes at the source"] > 10
     assert [name for name in KINDS if not counts[f"fault {name}"]] == []
+
+
+def test_a_traceback_is_shown_with_what_led_to_it() -> None:
+    entry = json.dumps({"flow": "f" * 2_000, "event": "why", "exception": "Traceback: here"})
+    log = f"{'a' * 9_000}\nlast words\n{entry}\n{'b' * 9_000}"
+    shown = storm.around_traceback(log)
+    before, _, after = shown.partition(entry)
+    assert before.endswith("a\nlast words\n")
+    assert len(before) == storm.BEFORE
+    assert after.startswith("\nb")
+    assert len('Traceback: here"}' + after) == storm.AFTER
+    assert storm.around_traceback(f"{entry}\n") == f"{entry}\n"
 
 
 @pytest.mark.long
