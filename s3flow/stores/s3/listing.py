@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter, lt
 
@@ -11,6 +11,8 @@ from s3flow.lanes import in_lanes
 from s3flow.model import Listed, ObjectInfo, Page
 from s3flow.stores.s3.answers import readable
 from s3flow.stores.s3.rest import Call, Rest
+from s3flow.stores.s3.whose import AFTER, PREFIX, TOKEN, Whose, repeated
+from s3flow.wire import Response
 from s3flow.wire.sigv4 import quote_value
 from s3flow.wire.xml import ListResult, parse_list
 
@@ -30,6 +32,7 @@ class Listings:
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
+        self._whose = Whose()
 
     async def page(self, bucket: str, prefix: bytes, after: bytes) -> Page:
         """Give the next keys after *after*. Raises `BadAnswer` when the store goes in circles."""
@@ -93,8 +96,34 @@ class Listings:
             f"&prefix={quote_value(prefix)}{start}"
         )
         call = Call("ListObjectsV2", "GET", bucket, None, query, {})
+        # What is continued by a token may name where that one starts.
+        asked = {PREFIX: prefix, **({TOKEN: token.encode()} if token else {AFTER: after})}
+        result, doubts = await self._ask(call, asked)
+        if doubts:
+            result, again = await self._ask(call, asked)
+            if again and again != doubts:
+                raise self._of_another(call, asked, " and ".join(again.values()))
+            self._whose.believe(bucket, again)
+        return result
+
+    async def _ask(
+        self, call: Call, asked: Mapping[str, bytes]
+    ) -> tuple[ListResult, Mapping[str, str]]:
+        """Give an answer, and what could make it another request's. Raises `BadAnswer` if that is sure.
+
+        Proxies that lose count give such answers: a walk would skip keys, or a move believe that
+        the listing of its source shows the copies.
+        """
         response = await self._rest.send(call)
         body = await response.read_all(PAGE_LIMIT)
+        result = self._parse(call, response, body)
+        said = repeated(body)
+        named = self._whose.differing(call.bucket, asked, said)
+        if named is not None:
+            raise self._of_another(call, asked, named)
+        return result, self._whose.doubts(call.bucket, asked, said)
+
+    def _parse(self, call: Call, response: Response, body: bytes) -> ListResult:
         try:
             return parse_list(body)
         except BadAnswer:
@@ -104,8 +133,14 @@ class Listings:
                 return parse_list(cleaned)
             failure = self._rest.describe(call, response, body)
             if failure.code:
-                raise self._rest.error(bucket, failure) from None
+                raise self._rest.error(call.bucket, failure) from None
             raise
+
+    def _of_another(self, call: Call, asked: Mapping[str, bytes], named: str) -> BadAnswer:
+        return BadAnswer(
+            f"ListObjectsV2 {self._rest.where(call.bucket, asked[PREFIX])}: the answer is about "
+            f"{self._rest.hidden(named)!r}, which was not asked for; does a proxy mix up answers?"
+        )
 
     def _check(self, bucket: str, prefix: bytes, after: bytes, entries: list[Listed]) -> None:
         keys = [after, *map(_key, entries)]
