@@ -250,11 +250,8 @@ class Remover:
         """Name the versions that were copied, as far as they are the newest still."""
         await self._turn(len(dues))
 
-        async def look(due: Due) -> ObjectInfo | None:
-            return await self.route.source.head_object(due.transfer.bucket, due.transfer.key)
-
         left, doomed = [], []
-        for due, info in zip(dues, await _all(dues, look), strict=True):
+        for due, info in zip(dues, await _all(dues, self._version_there), strict=True):
             it = due.transfer
             if info is None:
                 removed.changes.append(_deleted(due, _GONE))
@@ -291,7 +288,7 @@ class Remover:
         """Look at the source: a lost answer, or one that says that it changed, proves nothing."""
         it = due.transfer
         try:
-            info = await self.route.source.head_object(it.bucket, it.key)
+            info = await self._version_there(due)
         except Blocked:
             raise
         except S3flowError:
@@ -308,6 +305,15 @@ class Remover:
                 return
             removed.kept.append(_kept(due, DeleteFailed(str(error))))
         self._tries.pop(it.id, None)
+
+    async def _version_there(self, due: Due) -> ObjectInfo | None:
+        """Look at the source, twice if it seems gone: one wrong 404 would leave it there for good."""
+        source, it = self.route.source, due.transfer
+        info = await source.head_object(it.bucket, it.key)
+        if info is None:
+            await self._turn(1)
+            info = await source.head_object(it.bucket, it.key)
+        return info
 
     async def _turn(self, requests: int) -> None:
         for bucket in self.route.request_buckets:

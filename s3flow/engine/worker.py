@@ -17,6 +17,7 @@ from s3flow.engine.transfer import transfer_object
 from s3flow.engine.uploads import abort
 from s3flow.errors import (
     Archived,
+    BadAnswer,
     Blocked,
     Conflict,
     Corrupted,
@@ -123,12 +124,11 @@ class Worker:
     async def _move(self, transfer: Transfer) -> Entry:
         bucket, key = self.route.destination(transfer)
         self.route.target.refuse(bucket, key)
-        if self.route.flow.overwrite is Overwrite.NEVER and not transfer.upload_id:
-            there = await self.route.target.head_object(bucket, key)
-            if there is not None:
-                return await self._set_aside(
-                    Change(transfer, State.SKIPPED, reason=TargetExists.reason)
-                )
+        heeds = self.route.flow.overwrite is Overwrite.NEVER and not transfer.upload_id
+        if heeds and await self._is_taken(bucket, key):
+            return await self._set_aside(
+                Change(transfer, State.SKIPPED, reason=TargetExists.reason)
+            )
         if transfer.storage_class in ARCHIVES and self._thaws():
             frozen = await thawing.look(self.route, transfer)
             if frozen is not None:
@@ -141,6 +141,20 @@ class Worker:
             return await self._set_aside(await thawing.refused(self.route, transfer, error))
         self.route.gate.succeeded()
         return self._verified(transfer, copied)
+
+    async def _is_taken(self, bucket: str, key: bytes) -> bool:
+        """Say whether the target has that key: as no later run asks again, two answers have to agree."""
+        target = self.route.target
+        if await target.head_object(bucket, key) is None:
+            return False
+        if await target.head_object(bucket, key) is None:
+            # To believe the second could write over what is there.
+            name = key.decode(errors="backslashreplace")
+            raise BadAnswer(
+                f"{target.name}:{bucket}/{name}: there by one answer and not by the next; does a "
+                "proxy mix up answers?"
+            )
+        return True
 
     async def _set_aside(self, change: Change) -> Entry:
         """Record that nothing is sent now; first remove an upload that only the row's state tells of."""

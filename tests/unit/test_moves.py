@@ -424,6 +424,47 @@ async def test_a_lost_answer_is_resolved_by_looking(lab: Lab, done: bool) -> Non
     assert lab.src.keys("from") == []
 
 
+class GoneOnce(Faulty):
+    """Says once, when the source is looked at for its delete, that it is not there, as a proxy may."""
+
+    lied = False
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "head_object" and call.args[1] == b"key 000" and not self.lied:
+            self.lied = True
+            return None
+        return await go()
+
+
+async def test_one_answer_that_a_source_is_gone_is_not_believed_after_a_lost_delete(
+    lab: Lab,
+) -> None:
+    class Lost(GoneOnce):
+        lost = False
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "delete_objects" and not self.lost:
+                self.lost = True
+                raise ConnectionLost("never arrived")
+            return await (super().around(call, go) if self.lost else go())
+
+    put_some(lab, 1)
+    lab.source = source = Lost(lab.src)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert source.lied
+    assert lab.src.keys("from") == []
+
+
+async def test_nor_before_a_version_is_deleted(lab: Lab) -> None:
+    put_some(lab, 1)
+    lab.change(delete=DeletePolicy.VERSION)
+    lab.source = source = GoneOnce(lab.src)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert source.lied
+    assert lab.src.keys("from") == []
+    assert (await facts(lab))[-1].detail == "if its ETag matches"
+
+
 async def test_what_can_never_be_deleted_stays_in_the_end_and_is_tried_by_the_next_run(
     lab: Lab,
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from s3flow.errors import ConnectionLost
 from s3flow.model import Outcome
 from s3flow.policies import Overwrite
 from s3flow.state.sqlite import open_sqlite
-from tests.faults import Raising, Throttling
+from tests.faults import Call, Faulty, Raising, Throttling
 from tests.unit.lab import Lab, store
 
 
@@ -28,6 +30,31 @@ async def test_what_was_kept_is_replaced_once_the_policy_says_so(lab: Lab) -> No
     lab.change(overwrite=Overwrite.CHANGED)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.copy_of(b"1") == data
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+async def test_two_answers_agree_before_an_object_is_left_for_what_is_there(
+    lab: Lab, nth: int
+) -> None:
+    class MixedUp(Faulty):
+        looks = 0
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            self.looks += call.method == "head_object"
+            if call.method != "head_object" or self.looks != nth:
+                return await go()
+            other = await go() is None
+            return await self.inner.head_object("to", b"another") if other else None
+
+    lab.dst.put("to", b"another", b"0")
+    lab.change(overwrite=Overwrite.NEVER)
+    taken = nth == 2  # then the wrong answer says that it is free
+    if taken:
+        lab.dst.put("to", b"1", b"there")
+    data = lab.put(b"1", 10)
+    lab.target = MixedUp(lab.dst)
+    assert await lab.sync() == {Outcome.SKIPPED if taken else Outcome.VERIFIED: 1}
+    assert lab.copy_of(b"1") == (b"there" if taken else data)
 
 
 async def test_always_means_always_also_for_what_is_there_already(lab: Lab) -> None:
