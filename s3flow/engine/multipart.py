@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from s3flow.crashpoints import passing
 from s3flow.engine import plan, verify
 from s3flow.engine.fidelity import attributes_of
@@ -15,7 +17,7 @@ from s3flow.engine.route import (
     object_name,
     wrong_size,
 )
-from s3flow.engine.uploads import abort, forget
+from s3flow.engine.uploads import abort, abort_all, forget
 from s3flow.errors import (
     AccessDenied,
     Archived,
@@ -24,6 +26,7 @@ from s3flow.errors import (
     CopyRefused,
     Corrupted,
     NoSuchUpload,
+    Refused,
     ServerError,
     SourceChanged,
     SourceGone,
@@ -106,6 +109,9 @@ async def _upload(upload: OpenUpload, attributes: Attributes) -> Stored:
             if stored is not None:
                 return stored
             upload.route.readings.pop(upload.upload_id, None)
+            # The id may have been in an answer to another question: what was begun is open then.
+            with suppress(AccessDenied, Refused):
+                await abort_all(upload.route, *upload.route.destination(upload.transfer))
             upload.transfer = upload.transfer._replace(upload_id=None)
             upload.done.clear()
     raise NoSuchUpload(f"{object_name(upload.transfer)}: the target lost the upload time and again")

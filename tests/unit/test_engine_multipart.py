@@ -223,6 +223,24 @@ async def test_an_upload_that_the_target_forgets_begins_again(lab: Lab, nth: int
     assert lab.uploads() == []
 
 
+async def test_an_upload_that_was_begun_under_the_id_of_another_does_not_stay_open(
+    lab: Lab,
+) -> None:
+    class GivesFormer(BitFlipping):
+        former = ""
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            answer = await super().around(call, go)
+            if call.method == "create_multipart_upload":
+                answer, self.former = self.former or answer, "" if self.former else answer
+            return answer
+
+    lab.target = GivesFormer(lab.dst, 0)  # the first upload is aborted, for damage
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+    assert lab.uploads() == []
+
+
 async def test_a_target_that_always_forgets_is_not_tried_for_ever(lab: Lab) -> None:
     lab.change(max_attempts=2)
     lab.target = target = Recording(Forgetting(lab.dst, 2, -1))
