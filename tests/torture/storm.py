@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from tests.torture.promises import Claim, Seen
 
 # The last compares before it deletes: there people change what is being moved.
 STORES = (SERVERS["versitygw"], SERVERS["minio"], ministack)
+FOUND = Path(__file__).parents[2] / "build"
 RATE = 0.05  # of all requests
 OBJECTS = 250  # of each errand, in a round
 LIVES = 2  # of the daemon in the storm, each with people at work
@@ -271,8 +273,11 @@ def storm(
         one = Round(task, seed, at, proxy, program, secrets, query)
         try:
             one.run(objects)
-        finally:  # for whoever wants to know how it came to what is found
-            (folder / "faults.log").write_text("".join(f"{line}\n" for line in proxy.journal))
+        except Broken:
+            if not task.bug:  # for whoever wants to know how it came to what is found
+                (folder / "faults.log").write_text("".join(f"{line}\n" for line in proxy.journal))
+                shutil.copytree(folder, FOUND / f"storm-{seed}", dirs_exist_ok=True)
+            raise
         one.counts.update({f"fault {name}": number for name, number in proxy.faults.items()})
         one.counts["faults"] += proxy.faults.total()
         one.counts["rounds"] += 1
