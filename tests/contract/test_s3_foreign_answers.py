@@ -10,6 +10,7 @@ import pytest
 from s3flow import errors
 from s3flow.model import Attributes, Part
 from s3flow.stores.s3.listing import just_below
+from s3flow.stores.s3.whose import repeated
 from tests.contract.s3_scripted import BUCKET, Answer, Request, Script, scripted
 
 PLAIN = Attributes({}, {}, "STANDARD", 0, "our-token")
@@ -163,3 +164,11 @@ async def test_silence_is_doubted_where_the_prefix_used_to_be_repeated() -> None
         assert (await store.list_page(BUCKET, b"p/", b"")).entries
         assert not (await store.list_page(BUCKET, b"p/", b"")).entries
         assert len(server.requests) == 3
+
+
+def test_prefixes_that_keys_have_in_common_are_not_what_was_asked_for() -> None:
+    said = repeated(
+        b"<ListBucketResult><Name>b</Name><Contents><Key>a</Key></Contents><CommonPrefixes>"
+        b"<Prefix>b/</Prefix></CommonPrefixes><StartAfter>0</StartAfter></ListBucketResult>"
+    )
+    assert said == {"Name": "b", "StartAfter": "0"}

@@ -11,7 +11,7 @@ NAME, PREFIX, AFTER, TOKEN = "Name", "Prefix", "StartAfter", "ContinuationToken"
 _REPEATED = re.compile(
     rb"<(?:\w+:)?(Name|Prefix|StartAfter|ContinuationToken)(?:\s[^<>]*)?>([^<]*)</"
 )
-_OPENED, _CLOSED = b"<Contents", b"</Contents>"
+_ENTRIES = (b"Contents", b"CommonPrefixes")  # each side by side; the latter have a Prefix, too
 _HIGHEST = "\U0010ffff"  # ends most keys to start after, and not every XML writer lets it pass
 
 
@@ -62,9 +62,10 @@ class Whose:
 
 def repeated(body: bytes) -> dict[str, str]:
     """Read what a listing repeats of its request; the entries, nearly all of it, are passed over."""
-    start, stop = body.find(_OPENED), body.rfind(_CLOSED)
-    if 0 <= start < stop:
-        body = body[:start] + body[stop:]
+    for entries in _ENTRIES:
+        start, stop = body.find(b"<" + entries), body.rfind(b"</" + entries)
+        if 0 <= start < stop:
+            body = body[:start] + body[stop:]
     found: dict[str, str] = {}
     for element, text in _REPEATED.findall(body):
         found.setdefault(element.decode(), unescape(text.decode(errors="replace")))
