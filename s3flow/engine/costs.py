@@ -336,7 +336,7 @@ def assumptions(flow: Flow, limits: Limits, work: Workload, terms: Terms) -> Seq
     said = ["what is listed now is moved once, without retries"]
     if not terms.target.is_free and not flow.max_cost:
         said.append(
-            "a start looks for what crashes left, by three requests a bucket that are not here"
+            "each start looks for what crashes left: three requests a bucket that are not counted"
         )
     if any(_reads_tags(flow, limits, kind) for kind in work.amounts):
         said.append(
