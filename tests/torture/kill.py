@@ -35,6 +35,7 @@ from tests.torture.programme import Broken, Task
 LIVES = 8  # of a world, before it is left in peace
 CREWS = 0.25  # of the worlds have worker processes
 MANY = 20  # kills from which on most must have hit work in flight
+TRIES = 4  # at a point that no life comes to, before the others have their turn
 # What has begun and not ended is in flight.
 SPANS = (
     ("start.locked", "start.opened"),
@@ -77,7 +78,7 @@ class Death(NamedTuple):
 
 @dataclass(slots=True)
 class Deaths:
-    """Chooses how lives end: the points that had least of it first, and every third at any moment."""
+    """Chooses how lives end: at points none has come to, then where least did; each third at any moment."""
 
     rng: random.Random
     mysql: bool
@@ -98,6 +99,8 @@ class Deaths:
             return [Death("", rng.randint(1, self.length))]
         points = [it for it in self.expected() if (first or it not in FIRST)]
         points = [it for it in points if crew or it not in CREW]
+        unmet = [it for it in points if not self.usual[it] and self.tried[it] < TRIES]
+        points = unmet or points
         least = min(self.tried[it] for it in points)
         point = rng.choice([it for it in points if self.tried[it] == least])
         self.tried[point] += 1
