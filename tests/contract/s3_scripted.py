@@ -8,9 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote_to_bytes
 
+from s3flow.model import Attributes, ObjectInfo
+from s3flow.ports import Body
 from s3flow.stores.s3 import S3Settings, S3Store
 
 BUCKET = "source-bucket"
+ETAG = "900150983cd24fb0d6963f7d28e17f72"
+KEY = b"a key"
+PLAIN = Attributes({}, {}, "STANDARD", 0, "our-token")
 ACCESS, SECRET, TOKEN = "AKIASCRIPTED", "scripted-secret", "scripted-token"
 
 
@@ -148,3 +153,39 @@ async def scripted(script: Script) -> AsyncIterator[Scripted]:
         await server.close()
         listener.close()
         await listener.wait_closed()
+
+
+# --- what is read and written --------------------------------------------------------------------
+
+
+def found(body: bytes = b"abc", **changes: object) -> Answer:
+    """Answer with an object."""
+    headers = {"ETag": f'"{ETAG}"'}
+    return Answer(**{"body": body, "headers": headers, **changes})  # type: ignore[arg-type]
+
+
+class Chunks:
+    """A body of chunks; *gate* must be set before the first one comes."""
+
+    def __init__(self, *chunks: bytes, size: int | None = None) -> None:
+        self.info = ObjectInfo(0, "")
+        self.size = sum(map(len, chunks)) if size is None else size
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._chunks = list(chunks)
+
+    async def read(self) -> memoryview:
+        await self.gate.wait()
+        return memoryview(self._chunks.pop(0) if self._chunks else b"")
+
+    def close(self) -> None:
+        self._chunks.clear()
+
+
+async def drain(body: Body) -> bytes:
+    """Read a body to its end."""
+    data = b""
+    while chunk := await body.read():
+        data += chunk
+    body.close()
+    return data
