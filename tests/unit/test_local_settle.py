@@ -183,6 +183,36 @@ async def test_a_failed_syncfs_fails_all_that_it_was_for(
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_what_was_under_way_when_a_disk_failed_is_not_called_durable(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel tells a failure once, and that may have been of the second batch's bytes.
+    former = [await put(store, b"former-%d" % number) for number in range(5)]
+    beside = [await put(store, b"beside-%d" % number) for number in range(5)]
+    alone = await put(store, b"alone")
+    with monkeypatch.context() as failing:
+        failing.setattr(settle, "syncfs", fails_at(1, errno.EIO))
+        assert all(await store.settle(former))
+    for batch in (beside, [alone]):
+        errors = await store.settle(batch)
+        assert [type(error) for error in errors] == [TargetUnavailable] * len(batch)
+    assert list(tmp_path.iterdir()) == []
+    again = [await put(store, b"again-%d" % number) for number in range(5)]
+    assert await store.settle(again) == [None] * 5
+
+
+async def test_a_disk_is_asked_by_what_was_open_before_the_first_write(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One opened later may have missed what failed, if another process was told of it.
+    asked: set[int] = set()
+    monkeypatch.setattr(settle, "syncfs", asked.add)
+    for folder in (b"a", b"b", b"c"):
+        stored = [await put(store, folder + b"/key-%d" % number) for number in range(5)]
+        assert await store.settle(stored) == [None] * 5
+    assert len(asked) == 1
+
+
 async def test_a_directory_that_cannot_be_synced_is_not_called_durable(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

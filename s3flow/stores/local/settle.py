@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from s3flow.crashpoints import passing
-from s3flow.errors import Conflict, S3flowError
+from s3flow.errors import Conflict, S3flowError, TargetUnavailable
 from s3flow.stores.local.paths import Directories, Directory, is_file, remove
 from s3flow.stores.local.translate import translate
 
@@ -21,13 +22,65 @@ SYNCFS_FROM = 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+class Disks:
+    """The file systems that a store writes to, and how often writing one out has failed.
+
+    Linux tells of failed writes once to each open descriptor, whoever's they were (errseq_t), and
+    takes the pages for clean: a second try succeeds over lost bytes. So one descriptor is asked for
+    each file system, open since before the first write, and what was under way at a failure counts
+    for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[int, Directory] = {}  # by device
+        self._failures: dict[int, int] = {}
+        self._alone = threading.Lock()
+
+    def failures(self, directory: Directory) -> int:
+        """Say how often writing out has failed where *directory* is. Ask before the first write."""
+        device = directory.device
+        if device not in self._asked:
+            self._failures.setdefault(device, 0)
+            self._asked.setdefault(device, directory)
+        return self._failures[device]
+
+    def write_out(self, directory: Directory) -> None:
+        """Write out all that is dirty where *directory* is, and wait."""
+        self.failures(directory)
+        with self._alone:  # who comes second must not find a failure told and not noted
+            try:
+                syncfs(self._asked[directory.device].fd)
+            except OSError:
+                self._failures[directory.device] += 1
+                raise
+
+    def flush(self, directory: Directory) -> None:
+        """Write out the file system of *directory*, whatever the kernel says of failures."""
+        if hasattr(_LIBC, "syncfs"):
+            self.write_out(directory)
+        else:
+            os.sync()
+
+
 class Note:
     """What is left to do for a stored object: kept in `Stored.settle`.
 
-    *temp* None: a directory marker. *journal*: the upload's, removed last.
+    *temp* None: a directory marker. *failures*: of its disk, when it was begun. *journal*: the
+    upload's, removed last.
     """
 
-    __slots__ = ("at", "directory", "done", "ended", "inode", "journal", "name", "place", "temp")
+    __slots__ = (
+        "at",
+        "directory",
+        "done",
+        "ended",
+        "failures",
+        "inode",
+        "journal",
+        "name",
+        "place",
+        "temp",
+    )
 
     def __init__(
         self,
@@ -36,15 +89,15 @@ class Note:
         temp: bytes | None,
         place: tuple[str, bytes],
         at: str,
-        *,
-        journal: bytes | None = None,
+        failures: int,
     ) -> None:
         self.directory = directory
         self.name = name
         self.temp = temp
         self.place = place
         self.at = at
-        self.journal = journal
+        self.failures = failures
+        self.journal: bytes | None = None
         self.done = False  # the object is durable under its key
         self.ended = False  # it is, or it never will be
         self.inode = 0
@@ -72,8 +125,9 @@ class Note:
 class Settlement:
     """One batch of notes on its way to the disk."""
 
-    def __init__(self, directories: Directories, notes: Sequence[Note]) -> None:
+    def __init__(self, directories: Directories, disks: Disks, notes: Sequence[Note]) -> None:
         self._directories = directories
+        self._disks = disks
         self._notes = notes
         self._errors: dict[int, S3flowError] = {}
 
@@ -101,12 +155,23 @@ class Settlement:
         for indexes in by_device.values():
             if len(indexes) >= SYNCFS_FROM and SYNCFS_REPORTS:
                 try:
-                    syncfs(self._notes[indexes[0]].directory.fd)
+                    self._disks.write_out(self._notes[indexes[0]].directory)
                 except OSError as error:
                     self._fail_with(indexes, error)
                 continue
             for index in indexes:
                 self._sync_file(index)
+        self._distrust(todo)
+
+    def _distrust(self, todo: Sequence[int]) -> None:
+        """Fail what may have been lost when others' files were written out, who alone were told."""
+        for index in self._left(todo):
+            note = self._notes[index]
+            if note.temp is not None and note.failures != self._disks.failures(note.directory):
+                lost = (
+                    f"{note.at}: its disk failed to write while it was under way; it is sent again"
+                )
+                self._errors[index] = TargetUnavailable(lost)
 
     def _sync_file(self, index: int) -> None:
         note = self._notes[index]
@@ -181,7 +246,10 @@ class Settlement:
             many = len(directories) >= SYNCFS_FROM and SYNCFS_REPORTS
             for directory in directories[:1] if many else directories:
                 try:
-                    (syncfs if many else os.fsync)(directory.fd)
+                    if many:
+                        self._disks.write_out(directory)
+                    else:
+                        os.fsync(directory.fd)
                 except OSError as error:
                     affected = directories if many else [directory]
                     for failed in affected:
@@ -216,14 +284,6 @@ def syncfs(fd: int) -> None:
     if _LIBC.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def flush(directory: Directory) -> None:
-    """Write out the file system of *directory*, whatever the kernel says of failures."""
-    if hasattr(_LIBC, "syncfs"):
-        syncfs(directory.fd)
-    else:
-        os.sync()
 
 
 def _syncfs_reports() -> bool:

@@ -28,7 +28,7 @@ from s3flow.model import (
 from s3flow.stores.local import files, uploads
 from s3flow.stores.local.look import digest_settled, look_up, token_of
 from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove, shown, split
-from s3flow.stores.local.settle import Note, Settlement, flush
+from s3flow.stores.local.settle import Disks, Note, Settlement
 from s3flow.stores.local.threads import Threads
 from s3flow.stores.local.translate import translate
 
@@ -66,6 +66,7 @@ class LocalStore:
         )
         self._directories = Directories(root, fold_case, shared=shared)
         self._threads = Threads(name)
+        self._disks = Disks()
         self._uploads = uploads.Uploads(self._directories, self._threads)
         self._unsettled: dict[tuple[str, bytes], Note] = {}
         # Unique to this process by chance, in it by counting: no system call for each object.
@@ -107,7 +108,7 @@ class LocalStore:
             if not name:
                 return await self._put_marker(path, bucket, key, body)
             directory, temp, fd = self._create(path, name)
-            note = Note(directory, name, temp, (bucket, key), self._at(bucket, key))
+            note = self._note(directory, name, temp, bucket, key)
             try:
                 await self._write(fd, note, body, attributes.modified, md5)
                 passing("file.written")
@@ -182,8 +183,8 @@ class LocalStore:
             self._directories.check_root()
             directory, inode, size = await self._uploads.complete(place, parts)
         name = split(bucket, key)[1]
-        note = Note(directory, name, place.data, (bucket, key), place.at, journal=place.journal)
-        note.inode = inode
+        note = self._note(directory, name, place.data, bucket, key)
+        note.inode, note.journal = inode, place.journal
         return self._stored(note, size)
 
     async def abort_multipart_upload(self, bucket: str, key: bytes, upload_id: str) -> None:
@@ -203,7 +204,7 @@ class LocalStore:
         ours = [note for note in notes if isinstance(note, Note)]
         if not ours:
             return [None] * len(notes)
-        settlement = Settlement(self._directories, ours)
+        settlement = Settlement(self._directories, self._disks, ours)
         try:
             answers = iter(await self._threads.run(settlement.run))
         finally:
@@ -336,7 +337,13 @@ class LocalStore:
         if await body.read():
             raise BadAnswer(f"{at}: more than the announced 0 bytes arrived")
         directory = self._directories.open(path, make=True)
-        return self._stored(Note(directory, b"", None, (bucket, key), at), 0)
+        return self._stored(self._note(directory, b"", None, bucket, key), 0)
+
+    def _note(
+        self, directory: Directory, name: bytes, temp: bytes | None, bucket: str, key: bytes
+    ) -> Note:
+        failures = self._disks.failures(directory)
+        return Note(directory, name, temp, (bucket, key), self._at(bucket, key), failures)
 
     def _stored(self, note: Note, size: int) -> Stored:
         former = self._unsettled.get(note.place)
@@ -370,11 +377,11 @@ class LocalStore:
                 directory = self._directories.open(path)
                 if directory.device not in disks:
                     disks.add(directory.device)
-                    flush(directory)
+                    self._disks.flush(directory)
 
     def _recognise(self, flow: str, written: bool) -> None:
         self._directories.recognise(flow, written=written)
-        flush(self._directories.root)
+        self._disks.flush(self._directories.root)
 
     def _sweep(self, older_than: float, stop: threading.Event) -> int:
         self._directories.check_root()
