@@ -18,7 +18,7 @@ from tests.e2e.conftest import Stage, staged
 from tests.e2e.content import digests_of_folder
 from tests.e2e.gaps import need
 from tests.e2e.program import HANG, Program, Running, document
-from tests.e2e.proxy import Request
+from tests.e2e.relaying import Request
 from tests.servers import Account, Server, make_bucket, ministack
 
 COMMANDS = (

@@ -23,7 +23,8 @@ from tests import servers
 from tests.demo.compare import keys_of
 from tests.e2e.conftest import MIB
 from tests.e2e.program import Program, adds_up
-from tests.e2e.proxy import Proxy, Request
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import Request
 from tests.e2e.test_account import Account, query
 from tests.e2e.test_kill import settle
 from tests.e2e.test_thaw import is_restore

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from tests.e2e.conftest import MIB, Stage
 from tests.e2e.content import Crowd, digests_of_bucket, digests_of_folder, uploads_left
 from tests.e2e.program import FlowStatus, Program, adds_up, watched
-from tests.e2e.proxy import Proxy, Request, parts_sent_twice
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import Request, parts_sent_twice
 
 KILLS = 10
 PAGE_DELAY = 0.3  # seconds that a page of the source's listing takes, so that kills hit that too

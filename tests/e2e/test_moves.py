@@ -16,7 +16,7 @@ from tests.e2e.conftest import Stage
 from tests.e2e.content import digests_of_bucket, digests_of_folder, fill
 from tests.e2e.gaps import moving
 from tests.e2e.program import Program, adds_up
-from tests.e2e.proxy import Request
+from tests.e2e.relaying import Request
 from tests.e2e.test_kill import settle
 
 OBJECTS = 400

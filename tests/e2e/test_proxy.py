@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.e2e.conftest import Stage
-from tests.e2e.proxy import Proxy, Request, parts_sent_twice
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import Request, parts_sent_twice
 
 
 def request(kind: str, began: int, answered: int = 0, part: str = "1") -> Request:

@@ -7,7 +7,8 @@ import pytest
 from tests.e2e.conftest import MIB, Stage
 from tests.e2e.content import digest_of, digests_of_folder, put_large, uploads_left
 from tests.e2e.program import Program, adds_up
-from tests.e2e.proxy import Proxy, parts_sent_twice
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import parts_sent_twice
 from tests.e2e.supervisor import Supervisor
 
 SIZE = 60 * MIB + 1

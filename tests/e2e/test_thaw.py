@@ -13,7 +13,8 @@ import pytest
 from tests import servers
 from tests.e2e.conftest import Stage, staged
 from tests.e2e.program import adds_up
-from tests.e2e.proxy import Proxy, Request
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import Request
 
 OBJECTS = 300
 CLASSES = ("GLACIER", "STANDARD", "STANDARD")

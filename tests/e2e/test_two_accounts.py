@@ -12,7 +12,7 @@ from tests.e2e.conftest import Stage
 from tests.e2e.content import PART, put_large, uploads_left
 from tests.e2e.gaps import need
 from tests.e2e.program import adds_up
-from tests.e2e.proxy import Request
+from tests.e2e.relaying import Request
 from tests.servers import make_bucket
 
 FIRST = {"method": "server-first", "part_size": PART}

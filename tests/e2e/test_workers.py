@@ -22,7 +22,8 @@ from tests.e2e.content import (
     uploads_left,
 )
 from tests.e2e.program import Program, adds_up
-from tests.e2e.proxy import Proxy, parts_sent_twice
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import parts_sent_twice
 from tests.e2e.test_daemon import address, ask
 from tests.e2e.test_kill import settle
 

@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Callable
 
-from tests.e2e.proxy import Head, Request, send
+from tests.e2e.relaying import Head, Request, send
 from tests.torture.faultproxy import Act, Answer, Fault, Spoiled, refusal
 
 WRITES = ("put", "upload_part")

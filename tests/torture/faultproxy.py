@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.e2e.proxy import Exchange, Head, Proxy, Request, Streams, read_head, relay, send
+from tests.e2e.proxy import Exchange, Proxy, Streams
+from tests.e2e.relaying import Head, Request, read_head, relay, send
 
 
 class Answer(NamedTuple):

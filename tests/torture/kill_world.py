@@ -17,7 +17,8 @@ from tests import mariadb
 from tests.e2e.conftest import MIB, Stage, staged
 from tests.e2e.content import ROOT_MARK, digest_of, empty, put_large, uploads_left
 from tests.e2e.program import Program, adds_up
-from tests.e2e.proxy import Proxy, parts_sent_twice
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import parts_sent_twice
 from tests.servers import Server, make_bucket
 from tests.torture import promises
 from tests.torture.promises import Claim, Seen, Version

@@ -25,7 +25,8 @@ from tests import mariadb, servers
 from tests.e2e import content
 from tests.e2e.conftest import MIB, Stage, staged
 from tests.e2e.program import Program, Running, adds_up
-from tests.e2e.proxy import Proxy, Request
+from tests.e2e.proxy import Proxy
+from tests.e2e.relaying import Request
 from tests.e2e.test_daemon import address
 from tests.torture.people import People
 from tests.torture.plot import plot
