@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Sequence
 
 from s3flow.errors import NameRefused
 from s3flow.model import Listed
 from s3flow.stores.local import files
 from s3flow.stores.local.paths import Directories, Directory, is_file, split
+
+# One such key must not hide the others: what it is about, its own transfer says.
+_OF_ONE_KEY = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+
+
+def find(directories: Directories, bucket: str, keys: Sequence[bytes]) -> dict[bytes, Listed]:
+    """Look keys up; those that may not be looked at, or that no file can have, are not there."""
+    found: dict[bytes, Listed] = {}
+    for key in keys:
+        try:
+            listed = look_up(directories, bucket, key)
+        except OSError as error:
+            if error.errno not in _OF_ONE_KEY:
+                raise
+            continue
+        if listed is not None:
+            found[key] = listed
+    return found
 
 
 def look_up(directories: Directories, bucket: str, key: bytes) -> Listed | None:

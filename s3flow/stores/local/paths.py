@@ -99,7 +99,7 @@ class Directories:
         self.root_path = root
         self.root = _open_root(root)
         # A file system that folds finds the other spelling by itself: only then need it be listed.
-        probed = _folds(self.root) if fold_case is None else False
+        probed, self._dropped = _folds(self.root) if fold_case is None else (False, b"")
         self.folds = probed or bool(fold_case)
         self._looks_up_folded = probed
         self._lock = threading.Lock()
@@ -226,16 +226,27 @@ class Directories:
                 os.close(fd)
 
     def check_spelling(self, directory: Directory, name: bytes) -> None:
-        """Raise `PathConflict` if the directory has *name* in another spelling."""
+        """Raise `PathConflict` if the directory has *name* in another spelling.
+
+        Where the file system itself says that it has it, it counts what is listed: what else it takes
+        for one name (short names of FAT, characters that ext4 ignores) only it knows.
+        """
+        at = self.shown(directory.path, name)
+        if name[-1:] in self._dropped:
+            raise NameRefused(f"{at}: the file system drops {shown(name[-1:])!r} at a name's end")
         if self._looks_up_folded and not exists(directory, name):
             return
         folded = _fold(name)
-        for other in os.listdir(directory.fd):  # noqa: PTH208 - by descriptor
-            if _fold(spelled := os.fsencode(other)) == folded and spelled != name:
-                raise PathConflict(
-                    f"{self.shown(directory.path, name)}: the file system takes it for"
-                    f" {shown(spelled)!r}, which is there already; rename one of the objects"
-                )
+        listed = [os.fsencode(it) for it in os.listdir(directory.fd)]  # noqa: PTH208 - by descriptor
+        if self._looks_up_folded and name in listed:
+            return
+        same = [it for it in listed if _fold(it) == folded and it != name]
+        if same or self._looks_up_folded:
+            other = repr(shown(same[0])) if same else "another name"
+            raise PathConflict(
+                f"{at}: the file system takes it for {other}, which is there already;"
+                " rename one of the objects"
+            )
 
     def shown(self, path: bytes, name: bytes = b"") -> str:
         """Spell a path below the root for a message."""
@@ -352,8 +363,8 @@ def _open_root(root: Path) -> Directory:
     return directory
 
 
-def _folds(root: Directory) -> bool:
-    """Ask the file system whether case or Unicode form makes no difference to it."""
+def _folds(root: Directory) -> tuple[bool, bytes]:
+    """Ask the file system whether two spellings are one name to it, and what it drops at a name's end."""
     unique = os.urandom(6).hex()
     probe = TEMP_PREFIX + f"Case-\u00e9-{unique}".encode()
     others = (
@@ -363,10 +374,16 @@ def _folds(root: Directory) -> bool:
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=root.fd))
         try:
-            return any(exists(root, other) for other in others)
+            dropped = b"".join(end for end in (b".", b" ") if exists(root, probe + end))
+            return bool(dropped) or any(exists(root, other) for other in others), dropped
         finally:
             remove(root, probe)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                True,
+                b"",
+            )  # a full disk is waited for, not died of; and this errs on the safe side
         raise translate(error, "the target root") from error
 
 

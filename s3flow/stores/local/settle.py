@@ -6,6 +6,7 @@ Runs in a thread. In this order a power loss leaves the old file, or the new one
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections import defaultdict
@@ -119,7 +120,7 @@ class Note:
             status = is_file(self.directory, self.name)
             if status is not None and status.st_ino == self.inode:
                 remove(self.directory, self.name)
-                os.fsync(self.directory.fd)
+                sync_names(self.directory)
 
 
 class Settlement:
@@ -249,7 +250,7 @@ class Settlement:
                     if many:
                         self._disks.write_out(directory)
                     else:
-                        os.fsync(directory.fd)
+                        sync_names(directory)
                 except OSError as error:
                     affected = directories if many else [directory]
                     for failed in affected:
@@ -284,6 +285,20 @@ def syncfs(fd: int) -> None:
     if _LIBC.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def sync_names(directory: Directory) -> None:
+    """Make durable what names a directory has."""
+    try:
+        os.fsync(directory.fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # Directories of 9p and of VirtualBox's folders have no fsync, and Linux says so by this.
+        if hasattr(_LIBC, "syncfs"):
+            syncfs(directory.fd)
+        else:
+            os.sync()
 
 
 def _syncfs_reports() -> bool:

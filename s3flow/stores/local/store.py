@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3flow.crashpoints import passing
-from s3flow.errors import BadAnswer, Corrupted, NameRefused, PathConflict, Refused
+from s3flow.errors import BadAnswer, Corrupted, NameRefused, PathConflict, Refused, S3flowError
 from s3flow.model import (
     Attributes,
     Limits,
@@ -26,7 +27,7 @@ from s3flow.model import (
     Upload,
 )
 from s3flow.stores.local import files, uploads
-from s3flow.stores.local.look import digest_settled, look_up, token_of
+from s3flow.stores.local.look import digest_settled, find, look_up, token_of
 from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove, shown, split
 from s3flow.stores.local.settle import Disks, Note, Settlement
 from s3flow.stores.local.threads import Threads
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _NO_LIMIT = 2**63 - 1
+_STALE = (errno.ENOENT, errno.ESTALE)  # what an open directory answers that is gone: here, over NFS
 TOKEN_HEADER = "x-amz-meta-s3flow-transfer"  # noqa: S105 - it names a source version, no secret
 
 
@@ -116,7 +118,7 @@ class LocalStore:
                 note.discard()
                 raise
         except OSError as error:
-            raise translate(error, self._at(bucket, key)) from error
+            raise self._named(error, bucket, key) from error
         return self._stored(note, body.size)
 
     async def copy_object(
@@ -284,7 +286,12 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            raise translate(error, self._at(bucket, key)) from error
+            raise self._named(error, bucket, key) from error
+
+    def _named(self, error: OSError, bucket: str, key: bytes) -> S3flowError:
+        if error.errno in _STALE:
+            self._directories.forget()  # the next try walks anew
+        return translate(error, self._at(bucket, key))
 
     def _place(self, bucket: str, key: bytes, upload_id: str) -> uploads.Place:
         path = split(bucket, key)[0]
@@ -311,7 +318,9 @@ class LocalStore:
         try:
             directory = self._prepare(path, name)
             return directory, temp, os.open(temp, _CREATE, 0o666, dir_fd=directory.fd)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _STALE:
+                raise
             # An open directory was removed by somebody: look again from the root.
             self._directories.forget()
             directory = self._prepare(path, name)
@@ -358,8 +367,7 @@ class LocalStore:
 
     def _find(self, bucket: str, keys: Sequence[bytes]) -> dict[bytes, Listed]:
         self._directories.check_root()
-        found = ((key, look_up(self._directories, bucket, key)) for key in keys)
-        return {key: listed for key, listed in found if listed is not None}
+        return find(self._directories, bucket, keys)
 
     def _clear(self, mark: bytes, paths: Iterable[bytes]) -> None:
         for path in paths:

@@ -16,6 +16,7 @@ from s3flow.model import Attributes, Part, Upload
 from s3flow.stores.local import files, journal
 from s3flow.stores.local.journal import Header, Journal, Record
 from s3flow.stores.local.paths import TEMP_PREFIX, Directories, Directory, remove, split
+from s3flow.stores.local.settle import sync_names
 
 if TYPE_CHECKING:
     from s3flow.ports import Body
@@ -202,7 +203,7 @@ def _make(directory: Directory, place: Place, header: Header) -> None:
         os.fsync(data)
     finally:
         os.close(data)
-    os.fsync(directory.fd)
+    sync_names(directory)
 
 
 def _commit(data: int, log: int, line: bytes) -> None:
