@@ -200,16 +200,18 @@ app.add_typer(state, name="state")
 def failures(
     config: Config = DEFAULT_CONFIG,
     flow: Flows = None,
-    limit: Annotated[int, typer.Option(help="At most so many of each flow.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many of each flow.")] = 100,
 ) -> None:
     """List failed objects, and sources that stay, with their reasons: one a line, separated by tabs."""
     from s3flow.observe.text import shown
     from s3flow.operations import read_failures
 
     settings, flows = load_settings(config, flow)
-    for name, failed in run_async(read_failures(settings, flows, limit)).items():
-        for bucket, key, reason, message in failed:
+    for name, failed in run_async(read_failures(settings, flows, limit + 1)).items():
+        for bucket, key, reason, message in failed[:limit]:
             typer.echo(f"{name}\t{bucket}/{shown(key)}\t{reason}\t{shown(message.encode())}")
+        if len(failed) > limit:
+            typer.echo(f"{name}: there are more than these {limit:,}: raise --limit", err=True)
 
 
 @app.command()

@@ -83,7 +83,8 @@ async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
 
 
 async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[Finding]:
-    """Try everything that the flows will need, with real requests."""
+    """Try everything that the flows will need, the state first, with real requests."""
+    yield await _try_state(settings)
     mark = f"doctor/{await _who(settings)}"
     for flow in flows:
         try:
@@ -98,6 +99,20 @@ async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncItera
             yield Finding(
                 flow.name, "open its endpoints", ok=False, answer=str(error), remedy=remedy
             )
+
+
+async def _try_state(settings: Settings) -> Finding:
+    """Open the state as it is; what is not there yet is not made."""
+    tried = f"open {settings.daemon.state_address}"
+    try:
+        state = await known_state(settings)
+    except S3flowError as error:
+        remedy = "mend what the message names: nothing runs without a state"
+        return Finding("daemon.state", tried, ok=False, answer=str(error), remedy=remedy)
+    if state is None:
+        return Finding("daemon.state", tried, ok=True, answer="nothing yet: the first run makes it")
+    await state.close()
+    return Finding("daemon.state", tried, ok=True, answer="answered")
 
 
 async def _who(settings: Settings) -> str:

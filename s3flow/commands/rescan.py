@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3flow.commands.start import DEFAULT_CONFIG, Config, Flows, load_settings, run_async
+from s3flow.commands.start import DEFAULT_CONFIG, Config, Flows, fail, load_settings, run_async
 
 if TYPE_CHECKING:
     from s3flow.config import Settings
@@ -22,9 +23,27 @@ def rescan(
 ) -> None:
     """List sources again: a running daemon does so at once, else the next run or sync."""
     settings, flows = load_settings(config, flow)
+    if bucket is not None:
+        flows = _reading(flows, bucket)
     what = "all buckets are" if bucket is None else f"{bucket} is"
     for name, who in run_async(_rescan(settings, flows, bucket)).items():
         typer.echo(f"{name}: {what} listed again by {who}")
+
+
+def _reading(flows: list[Flow], bucket: str) -> list[Flow]:
+    """Give those that read from *bucket*; where none does, its name is a mistake."""
+    from s3flow.errors import ConfigError
+
+    found = [
+        flow
+        for flow in flows
+        if fnmatch.fnmatchcase(bucket, flow.source.bucket)
+        and not any(fnmatch.fnmatchcase(bucket, glob) for glob in flow.exclude_buckets)
+    ]
+    if not found:
+        sources = ", ".join(f"{flow.name} {flow.source}" for flow in flows)
+        fail(ConfigError(f"no flow reads from a bucket {bucket!r}; they read from: {sources}"))
+    return found
 
 
 async def _rescan(settings: Settings, flows: list[Flow], bucket: str | None) -> dict[str, str]:

@@ -97,6 +97,9 @@ def test_wrong_usage_is_told(tmp_path: Path) -> None:
     program = Program.written(tmp_path, bad(tmp_path), {})
     assert "nobody" in program.run("sync", "--flow", "nobody", code=2).err
     assert "--bogus" in program.run("sync", "--bogus", code=2).err
+    assert "one a:bucket/" in program.run("rescan", "--bucket", "buckte", code=2).err
+    assert "bucket is listed" in program.run("rescan", "--bucket", "bucket").out
+    assert "--limit" in program.run("failures", "--limit", "0", code=2).err
     program.config.unlink()
     assert "config.toml" in program.run("sync", code=2).err
 
@@ -221,6 +224,18 @@ def test_failures_are_listed_and_retried_by_reason(stage: Stage) -> None:
     assert program.flow()["objects"]["failed"] == 0
 
 
+def test_failures_beyond_the_limit_are_told_of(stage: Stage) -> None:
+    for name in ("a", "b", "c"):
+        stage.put(f"{name}//")
+    program = stage.program({"target": "nas:"})
+    program.run("sync", code=1)
+    for limit, lines, said in ((2, 2, "more than these 2"), (3, 3, "")):
+        done = program.run("failures", "--limit", str(limit))
+        assert len(done.out.splitlines()) == lines
+        assert said in done.err
+        assert bool(said) == bool(done.err)
+
+
 def test_a_missing_bucket_is_said_and_counts_as_failure(stage: Stage) -> None:
     program = stage.program({"source": "ours:s3flow-is-not-there/"})
     done = program.run("sync", code=1)
@@ -316,6 +331,18 @@ def test_doctor_names_a_missing_bucket_and_folder(stage: Stage) -> None:
     assert any("disk" in line and str(stage.nas) in line for line in failed)
     assert done.out.count("to do: ") == len(failed)
     assert "Traceback" not in done.out + done.err
+
+
+def test_doctor_opens_the_state(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program()
+    assert "nothing yet" in program.run("doctor").out
+    program.config.write_text(program.config.read_text().replace("state.db", "gone/state.db"))
+    done = program.run("doctor", code=1)
+    (line,) = [line for line in done.out.splitlines() if line.startswith("FAIL")]
+    assert "daemon.state" in line
+    assert "create it first" in line
+    assert program.run("sync", code=2).err.strip().endswith("create it first")
 
 
 def test_doctor_prints_what_must_be_allowed_and_marks_what_is_not(tmp_path: Path) -> None:
