@@ -85,11 +85,13 @@ def classes_json(classes: dict[str, tuple[int, int]]) -> dict[str, dict[str, Any
     }
 
 
-def class_rows(one: Inventory, *, pending: bool) -> Iterator[tuple[str, int, int, str]]:
+def class_rows(
+    one: Inventory, *, pending: bool, begun: bool = False
+) -> Iterator[tuple[str, int, int, str]]:
     """Give lines for people: a class or a class's state, objects, bytes, what is to be said of it.
 
     None where all is of one class that can be read at once: there is nothing to tell. *pending*:
-    not everything is done.
+    not everything is done; *begun*: something is, which may be what had to be restored.
     """
     if one.states is not None:
         for each in one.states:
@@ -100,7 +102,7 @@ def class_rows(one: Inventory, *, pending: bool) -> Iterator[tuple[str, int, int
     classes = one.by_class()
     if len(classes) > 1 or any(name in ARCHIVES for name in classes):
         for name, (objects, volume) in classes.items():
-            yield name, objects, volume, _note(name, pending=pending)
+            yield name, objects, volume, _note(name, pending=pending, begun=begun)
 
 
 def class_words(classes: Mapping[str, tuple[int, int]]) -> str:
@@ -112,8 +114,12 @@ def class_words(classes: Mapping[str, tuple[int, int]]) -> str:
     )
 
 
-def _note(storage_class: str, *, pending: bool) -> str:
-    return "needs a restore before it is read" if pending and storage_class in ARCHIVES else ""
+def _note(storage_class: str, *, pending: bool, begun: bool = False) -> str:
+    if not pending or storage_class not in ARCHIVES:
+        return ""
+    return (
+        "is archived; --classes has what is left" if begun else "needs a restore before it is read"
+    )
 
 
 def unlisted_rows(one: Inventory) -> Iterator[tuple[str, str]]:
@@ -127,16 +133,20 @@ def unlisted_rows(one: Inventory) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(one.unlisted) - SHOWN:,} more: s3flow status --json"
 
 
-def inventory_lines(one: Inventory, *, pending: bool) -> list[str]:
-    """Give lines for the end of a command."""
+def inventory_lines(
+    one: Inventory, *, pending: bool, left: tuple[int, int] | None = None
+) -> list[str]:
+    """Give lines for the end of a command; *left* is what all is not done of, once some is."""
     lines = []
     if words := [f"{name} {objects:,} ({size(volume)})" for name, objects, volume, _ in _top(one)]:
         lines.append(f"  storage classes: {', '.join(words)}")
     if pending and (frozen := one.frozen()):
         objects, volume = (sum(numbers) for numbers in zip(*frozen.values(), strict=True))
-        lines.append(
-            f"  archived: {objects:,} objects, {size(volume)}, need a restore before they go"
-        )
+        most = ""
+        if left is not None:
+            objects, volume, most = min(objects, left[0]), min(volume, left[1]), "at most "
+        amount = f"{most}{objects:,} objects, {size(volume)}"
+        lines.append(f"  archived: {amount}, need a restore before they go")
     lines += [f"  not listed: {name} {why}".rstrip() for name, why in unlisted_rows(one)]
     return lines
 

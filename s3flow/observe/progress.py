@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -108,6 +108,11 @@ class FlowSnapshot:
         }
 
     @property
+    def has_arrived(self) -> bool:
+        """Say whether the target has any of it."""
+        return bool(self.objects.verified or self.objects.deleted)
+
+    @property
     def buckets(self) -> dict[str, BucketCounts]:
         """Count each source bucket by itself, in the order of their names."""
         of: dict[str, list[Total]] = {}
@@ -146,6 +151,9 @@ def snapshot(
     if thawing is not None and thawing.last_due is not None:
         latest = thawing.last_due_p90 or thawing.last_due
         speed = speed.not_before(thawing.last_due - now, latest - now)
+    if not objects.pending and (scan is None or scan.finished is None):
+        # Nothing is known to be left because nobody has seen yet what there is.
+        speed = replace(speed, eta_p50=None, eta_p90=None)
     return FlowSnapshot(
         name=flow.name,
         objects=objects,

@@ -44,7 +44,8 @@ def summary_lines(snapshots: Sequence[FlowSnapshot], report: Path | None = None)
             )
         # Where some thaw already, the listing's count of archived ones is no longer what is left of them.
         fresh = bool(one.objects.pending) and one.thawing is None
-        lines += inventory_lines(one.inventory, pending=fresh)
+        left = (one.objects.pending, one.bytes.pending) if one.has_arrived else None
+        lines += inventory_lines(one.inventory, pending=fresh, left=left)
         if one.money is not None:
             lines.append(f"  spent: {one.money.words()}")
         if one.scan and one.scan.unfinished:

@@ -53,12 +53,16 @@ def _add_flow(table: Table, one: FlowSnapshot) -> None:
         table.add_row(name, "", "", "", Text(more))
         name = ""
     for words, number, volume, remark in class_rows(
-        one.inventory, pending=bool(one.objects.pending)
+        one.inventory, pending=bool(one.objects.pending), begun=one.has_arrived
     ):
         table.add_row(name, words, f"{number:,}", size(volume), Text(remark))
         name = ""
     for bucket, why in unlisted_rows(one.inventory):
         table.add_row(name, "not listed", "", "", Text(f"{bucket}: {why}"), style="bold red")
+        name = ""
+    if one.held is not None:
+        words = f"no source is deleted: {shown(one.held.why)}; to go on: s3flow release {one.name}"
+        table.add_row(name, "deletes held", "", "", Text(words), style="bold red")
         name = ""
     if one.money is not None:
         style = "bold red" if one.money.blocked else ""
@@ -85,8 +89,6 @@ def _note(one: FlowSnapshot, state: State, first: State | None) -> str:
         notes.append(counted(one.proofs))
         if one.kept:
             notes.append(f"sources stay: {counted(one.kept)}")
-        if one.held is not None:
-            notes.append(f"no source is deleted: {shown(one.held.why)}")
     elif state is State.FAILED:
         notes.append(counted(one.failures))
     elif state is State.SKIPPED:

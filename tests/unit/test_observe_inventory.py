@@ -113,6 +113,26 @@ def test_states_by_class_say_restore_only_of_what_waits() -> None:
     assert one.frozen() == {"GLACIER": (2, 20)}
 
 
+def test_what_was_restored_is_not_said_to_need_it_still() -> None:
+    totals = [
+        Total("b", State.VERIFIED, "", "put", "md5", 5, 50),
+        Total("a", State.DISCOVERED, "", "", "", 1, 5),
+    ]
+    one = snapshot(FLOW, totals, [], {}, SCANNED, 1_700_000_100.0, inventory=Inventory(CLASSES))
+    assert "needs a restore" not in table(one)
+    assert "is archived" in table(one)
+    (line,) = [line for line in summary_lines([one]) if "archived" in line]
+    assert line == "  archived: at most 1 objects, 5 B, need a restore before they go"
+
+
+def test_the_table_tells_of_a_hold_whatever_was_moved() -> None:
+    for state in (State.DISCOVERED, State.VERIFIED, State.DELETED):
+        totals = [Total("a", state, "", "", "", 1, 5)]
+        hold = Hold("of mine", 1_700_000_000.0)
+        shown = table(snapshot(FLOW, totals, [], {}, SCANNED, 1_700_000_100.0, held=hold))
+        assert "no source is deleted: of mine; to go on: s3flow release all" in shown
+
+
 def test_a_command_ends_with_what_was_frozen_and_refused() -> None:
     many = [REFUSED._replace(bucket=f"closed-{number:02}") for number in range(12)]
     lines = summary_lines([take(Inventory(CLASSES, many))])

@@ -213,6 +213,8 @@ def test_scan_that_never_finished() -> None:
     for scan in (None, ScanSummary(finished=None, unfinished=False, listed=0)):
         [flow] = as_json([take([], scan=scan)])["flows"]
         assert flow["scan"] == {"finished": None, "unfinished": False}
+        assert flow["eta_seconds"] == {"p50": None, "p90": None}  # not done: nobody has looked
+    assert take([]).rates.eta_p50 == 0.0
 
 
 def test_nothing_pending_takes_no_time() -> None:
