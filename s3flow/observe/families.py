@@ -64,9 +64,9 @@ def backlog(snapshots: Sequence[FlowSnapshot]) -> Iterator[Metric]:
     times += [((one.name, "0.9"), one.rates.eta_p90) for one in snapshots]
     yield gauge(
         "s3flow_eta_seconds",
-        "Time until the backlog is done at the median rate (0.5) and at a slow one (0.9); absent "
-        "while unknown. Rising: the backlog grows faster than it is worked off.",
-        ("flow", "quantile"),
+        "Time until the backlog is done at the median rate (0.5 likely) and at a slow one (0.9); "
+        "absent while unknown. Rising: the backlog grows faster than it is worked off.",
+        ("flow", "likelihood"),
         [(labels, seconds) for labels, seconds in times if seconds is not None],
     )
 

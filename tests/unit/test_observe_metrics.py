@@ -220,6 +220,16 @@ def test_an_unknown_estimate_is_absent() -> None:
     assert not any(key[0] == "s3flow_eta_seconds" for key in samples(metrics))
 
 
+def test_labels_that_prometheus_keeps_for_itself_are_not_used() -> None:
+    totals = [Total("b", State.DISCOVERED, "", "", "", 1, 1)]
+    work = [Sample(NOW - 1, 0, 0), Sample(NOW, 1, 1)]
+    metrics = Metrics(lambda: [snapshot(FLOW, totals, work, {}, None, NOW)])
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        labels = {name for sample in family.samples for name in sample.labels}
+        assert family.type == "summary" or "quantile" not in labels
+        assert family.type == "histogram" or "le" not in labels
+
+
 def test_no_key_or_message_becomes_a_label() -> None:
     metrics = Metrics()
     moved = transfer(b'secret-name\n"x')
