@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,7 +117,10 @@ class ProcessCrew:
 
     async def _watch(self) -> None:
         while True:
+            looked = time.monotonic()
             await asyncio.sleep(LOOK_EVERY)
+            if time.monotonic() - looked > 2 * LOOK_EVERY:
+                continue  # this process stood still, maybe with all others: nothing was heard
             for seat in self._seats:
                 seat.check_pulse()
 

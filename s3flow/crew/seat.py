@@ -126,31 +126,36 @@ class Seat:
         """Have a process at work until cancelled. Raises `WorkerLost` when none will live."""
         fruitless = 0
         while True:
-            code = await self._live()
+            how = await self._live()
             fruitless = 0 if self._fruitful else fruitless + 1
             if fruitless >= MOST_FRUITLESS and not self.stop.is_set():
                 raise WorkerLost(
                     f"worker process {self.number} died {fruitless} times in a row before it moved"
-                    f" anything, the last time {_how(code)}: see what it logged, or set workers = 1"
+                    f" anything, the last time {how}: see what it logged, or set workers = 1"
                 )
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**fruitless)
             lost = await self._give_back()
-            self.tell(WorkerEnded(self.number, _how(code), lost, pause))
+            self.tell(WorkerEnded(self.number, how, lost, pause))
             if self.stop.is_set():
                 await asyncio.Event().wait()  # for the end: nothing new is begun
             await asyncio.sleep(pause)
 
-    async def _live(self) -> int:
-        """Start a process and listen to it until it dies; gives its exit code."""
-        self._process = process = self.start()
+    async def _live(self) -> str:
+        """Start a process and listen to it until it dies; says how."""
+        self._fruitful = False
+        try:
+            self._process = process = self.start()
+        except OSError as error:
+            # Short of memory, processes or descriptors, as after a death it well may be.
+            return f"as it could not be started ({error.strerror})"
         try:
             await self._listen(process)
         finally:
             code = await self._end(process)
-        return code
+        return _how(code)
 
     async def _listen(self, process: Process) -> None:
-        self._fruitful, self._last_sign, self._cpu = False, time.monotonic(), 0.0
+        self._last_sign, self._cpu = time.monotonic(), 0.0
         self._marks = {}
         heard: asyncio.Queue[list[Message] | None] = asyncio.Queue()
 

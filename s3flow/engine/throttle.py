@@ -176,6 +176,8 @@ class Blockade:
 
     def _close(self, error: Blocked) -> None:
         if self._reason != error.reason:
+            if self._reason:  # who counts by reasons must not wait for its end for ever
+                self._emit(FlowUnblocked(self._flow, self._reason))
             self._reason = error.reason
             self._emit(FlowBlocked(self._flow, error.reason, str(error), self._retry_after))
         self._open.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import logging
 import os
 import signal
@@ -245,6 +247,45 @@ async def test_a_process_that_hangs_is_killed(hall: Hall, monkeypatch: pytest.Mo
     assert await hall.run("mute") == {Outcome.VERIFIED: 40}
     (ended,) = hall.lab.of(WorkerEnded)
     assert ended.how == "by signal 9"
+    hall.check_events()
+
+
+async def test_who_stood_still_itself_calls_nobody_hung(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a paused container, or a job that a shell stopped.
+    monkeypatch.setattr(crew_module, "LOOK_EVERY", 0.2)
+    crew = ProcessCrew(lambda: Child(hall._command, []), [], hall.lab.stop, hall._tell, hall._tidy)
+    looked = asyncio.Event()
+    crew._seats.append(SimpleNamespace(check_pulse=looked.set))  # type: ignore[arg-type]
+    watching = asyncio.create_task(crew._watch())
+    await asyncio.sleep(0)
+    time.sleep(1.0)
+    await asyncio.sleep(0.01)
+    assert not looked.is_set()
+    await looked.wait()  # it was not the end of looking
+    watching.cancel()
+
+
+async def test_a_process_that_cannot_be_started_is_started_later(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = itertools.count(1)
+
+    class Refused(Child):
+        """A process that the system has no memory for, the second time."""
+
+        def __init__(self, command: Callable[[int], Sequence[str]], lease: Sequence[int]) -> None:
+            if next(starts) == 2:
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            super().__init__(command, lease)
+
+    monkeypatch.setattr(sys.modules[__name__], "Child", Refused)
+    assert await hall.run("dies") == {Outcome.VERIFIED: 40}
+    assert [event.how for event in hall.lab.of(WorkerEnded)] == [
+        "with exit code 9",
+        "as it could not be started (Cannot allocate memory)",
+    ]
     hall.check_events()
 
 

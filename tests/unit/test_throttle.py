@@ -247,7 +247,11 @@ async def test_another_reason_is_told() -> None:
     block.leave(TargetFull("no room"), scout=False)
     assert await block.enter()
     block.leave(TargetUnavailable("gone"), scout=True)
-    assert [type(event).__name__ for event in events] == ["FlowBlocked", "FlowBlocked"]
+    assert events == [
+        FlowBlocked("f", "target_full", "no room", 0.0),
+        FlowUnblocked("f", "target_full"),
+        FlowBlocked("f", "target_unavailable", "gone", 0.0),
+    ]
     assert block.reason == "target_unavailable"
 
 
