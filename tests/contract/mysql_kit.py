@@ -61,7 +61,7 @@ class Wire:
     """A line to the server that is cut at the next COMMIT: on its way there, or on its answer's way back."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.server = port  # what is opened from now on leads there
         self.cut_before = False
         self.cut_after = False
         self.cuts = 0
@@ -95,7 +95,7 @@ class Wire:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        there, back = await asyncio.open_connection(servers.HOST, self._port)
+        there, back = await asyncio.open_connection(servers.HOST, self.server)
         answers = asyncio.create_task(self._pass(there, writer))
         self._open.add(writer)
         try:

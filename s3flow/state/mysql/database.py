@@ -18,7 +18,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
-from pymysql.err import Error
+from pymysql.constants import ER
+from pymysql.err import Error, OperationalError
 
 from s3flow.crashpoints import passing, passing_soon
 from s3flow.errors import StateError, StateLocked, StateLost
@@ -359,18 +360,24 @@ class MySqlDatabase:
             self._durable = unsure.serial
             unsure.settle()
         elif found.serial != self._durable:
-            self._give_up(_WITHOUT.format(self._address))
+            await self._behind(session)
         self._unsure = None
 
     async def _fenced(self, session: Session) -> NoReturn:
         found = await holder.holder(session)
         if found.epoch < self._epoch:
-            self._give_up(_WITHOUT.format(self._address))
+            await self._behind(session)
         name = found.name if found.epoch > self._epoch else ""
         self._give_up(
             f"state {self._address} was taken over by {name or 'another process'} while this one"
             " could not reach it: this one must not go on"
         )
+
+    async def _behind(self, session: Session) -> NoReturn:
+        """Give up on a server that lacks what was committed; a replica still has time to get it."""
+        if await session.is_read_only():
+            raise OperationalError(ER.OPTION_PREVENTS_STATEMENT, "a replica that is behind")
+        self._give_up(_WITHOUT.format(self._address))
 
     def _give_up(self, message: str) -> NoReturn:
         self._fatal = StateLost(message)

@@ -173,6 +173,11 @@ class Session:
             lax.append("sync_binlog")
         return ", ".join(f"{name} = {values[name]}" for name in lax)
 
+    async def is_read_only(self) -> bool:
+        """Say whether the server takes no writes, but those of its administrators."""
+        [(setting,)] = await self.fetch("SELECT @@GLOBAL.read_only")
+        return bool(int(setting))
+
     # --- steps --------------------------------------------------------------------------------
 
     async def _fetch_step(self, step: Fetch) -> Found:

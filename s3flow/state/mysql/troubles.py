@@ -28,11 +28,17 @@ RECORD_CHANGED = 1020  # MariaDB's with innodb_snapshot_isolation
 TLS_DEMANDED = 3159
 READ_ONLY_MODE = 1836
 READ_ONLY_TRANSACTION = 1792
+HOOK_FAILED = 3100  # MySQL's group replication: this server has left its group, or fell behind
+ROLLED_BACK_BY_GROUP = 3101  # and another server's transaction came first
+UNLOGGABLE = 1665
 SERVER_ASSERTS = 2055  # lost connection at '%s', system error
 DISK_FULL = 1021
 TABLE_FULL = 1114
 
-_REPEATED = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, RECORD_CHANGED}
+_REPEATED = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, RECORD_CHANGED, ROLLED_BACK_BY_GROUP}
+# A server that takes no writes any more may have given its place, and its name, to another one:
+# what is connected to it stays there, so whoever waits has to look for the other.
+_READ_ONLY = {ER.OPTION_PREVENTS_STATEMENT, READ_ONLY_MODE, READ_ONLY_TRANSACTION}
 _RECONNECTED = {
     CR.CR_SERVER_GONE_ERROR,
     CR.CR_SERVER_LOST,
@@ -54,11 +60,11 @@ _RECONNECTED = {
     NOT_READY,
     ER.CON_COUNT_ERROR,
     ER.TOO_MANY_USER_CONNECTIONS,
+    HOOK_FAILED,
+    *_READ_ONLY,
 }
 _REMEDIES = {
-    ER.OPTION_PREVENTS_STATEMENT: "the server is read-only: work goes on when it takes writes again",
-    READ_ONLY_MODE: "the server is read-only: work goes on when it takes writes again",
-    READ_ONLY_TRANSACTION: "the server is read-only: work goes on when it takes writes again",
+    **dict.fromkeys(_READ_ONLY, "the server is read-only: work goes on when it takes writes again"),
     DISK_FULL: "make room on the server's disk; nothing was half written and work goes on after",
     TABLE_FULL: "make room on the server's disk; nothing was half written and work goes on after",
 }
@@ -77,6 +83,7 @@ _REFUSALS = {
     ER.HOST_IS_BLOCKED: "run FLUSH HOSTS on the server",
     ER.NO_SUCH_TABLE: "the schema was emptied or made anew: restore it from a backup; or drop it, create"
     " it and start again: what is at the target is then compared and adopted, not copied again",
+    UNLOGGABLE: "set binlog_format to MIXED or ROW on the server",
     TLS_DEMANDED: "the server demands TLS: add tls=true to the state's address",
     ER.CON_COUNT_ERROR: "raise the server's max_connections, or end what else holds them",
     ER.TOO_MANY_USER_CONNECTIONS: "raise the user's connection limit",
