@@ -65,6 +65,21 @@ async def test_a_move_onto_itself_is_refused_at_the_start_with_both_names(
     assert [call.method for call in lab.source.calls if call.method == "delete_object"] == []
 
 
+async def test_what_was_copied_onto_itself_is_not_deleted_once_the_flow_moves(
+    tmp_path: Path,
+) -> None:
+    """Its copies are found at once, all of them equal: they are the sources."""
+    lab = moving(tmp_path, "", "")
+    lab.change(mode=Mode.COPY)
+    lab.put(b"x", 100)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    lab.change(mode=Mode.MOVE)
+    lab.source = Recording(lab.source)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.src.keys("from") == [b"x"]
+    assert lab.source.of("delete_objects") == []
+
+
 class Gateway(Faulty):
     """Serves a folder: each bucket is one in it, and each file below an object."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,14 +13,15 @@ import pytest
 
 from s3flow.engine import deleter, removing
 from s3flow.engine.reverify import Copy, Looked, Result, refutal
-from s3flow.errors import Refused
-from s3flow.events import Recorded
-from s3flow.model import Filters, Outcome, Place, State
-from s3flow.policies import Guard, Mode, Overwrite
+from s3flow.errors import AccessDenied, Refused
+from s3flow.events import Recorded, TransferEnded
+from s3flow.model import Doomed, Filters, Outcome, Place, State
+from s3flow.policies import DeletePolicy, Guard, Mode, Overwrite
 from s3flow.ports import StateStore
 from s3flow.stores.local import LocalStore
-from s3flow.stores.local import store as local_store
 from s3flow.stores.local.paths import Directory
+from s3flow.stores.local.settle import Disks
+from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import Lab, store
 
@@ -103,13 +105,13 @@ async def test_what_is_adopted_from_a_disk_is_durable_before_it_is_recorded(
     for key in ("a", "sub/b"):
         (disk / "to" / key).write_bytes(lab.put(key.encode(), 10))
     before: list[list[object]] = []
-    flushed = local_store.flush
+    flushed = Disks.flush
 
-    def flush(directory: Directory) -> None:
+    def flush(disks: Disks, directory: Directory) -> None:
         before.append(lab.query("SELECT id FROM objects WHERE state = 10"))
-        flushed(directory)
+        flushed(disks, directory)
 
-    monkeypatch.setattr(local_store, "flush", flush)
+    monkeypatch.setattr(Disks, "flush", flush)
     lab.target = LocalStore("dst", disk)
     lab.change(mode=Mode.MOVE)
     assert await lab.sync() == {Outcome.DELETED: 2}
@@ -127,6 +129,159 @@ async def test_what_cannot_be_made_durable_is_not_adopted(lab: Lab) -> None:
     assert await lab.sync() == {}
     assert lab.src.keys("from") == [b"a"]
     await local.close()
+
+
+def cut_short(path: Path) -> None:
+    times = (path.stat().st_atime, path.stat().st_mtime)
+    os.truncate(path, 5)
+    os.utime(path, times)
+
+
+def written_over(seconds: float) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        time = path.stat().st_mtime + seconds
+        path.write_bytes(b"of others!")
+        os.utime(path, (time, time))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "change", [cut_short, written_over(60), written_over(-60)], ids=["cut", "newer", "older"]
+)
+async def test_a_file_that_is_not_the_copy_any_more_is_moved_again_first(
+    lab: Lab, change: Callable[[Path], None]
+) -> None:
+    data = lab.put(b"a", 10)
+    (lab.folder / "disk").mkdir()
+    lab.target = LocalStore("dst", lab.folder / "disk")
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    change(lab.folder / "disk" / "to" / "a")
+    lab.change(mode=Mode.MOVE)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert (lab.folder / "disk" / "to" / "a").read_bytes() == data
+    await lab.target.close()
+
+
+async def test_a_file_of_another_time_that_nothing_can_compare_is_moved_again_first(
+    lab: Lab,
+) -> None:
+    class TellsOfNoParts(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if "part_number" in call.kwargs:
+                raise Refused("no such parameter")
+            return await go()
+
+    data = lab.put(b"a", 10, part_size=7)
+    lab.source = TellsOfNoParts(lab.src)
+    (lab.folder / "disk").mkdir()
+    lab.target = LocalStore("dst", lab.folder / "disk")
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    written_over(60)(lab.folder / "disk" / "to" / "a")
+    lab.change(mode=Mode.MOVE)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert (lab.folder / "disk" / "to" / "a").read_bytes() == data
+    await lab.target.close()
+
+
+# --- versions --------------------------------------------------------------------------------------
+
+
+class Versioned(Faulty):
+    """Keeps versions as S3 does: one that is named is deleted, whatever the ETag, and no other."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.current = "v1"
+        self.before_look: Callable[[], object] | None = None
+        self.doomed: list[Doomed] = []
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "head_object" and self.before_look is not None:
+            self.before_look()
+            self.before_look = None
+        if call.method == "delete_objects":
+            self.doomed.extend(call.args[1])
+            for each in call.args[1]:
+                there = self.inner.peek("from", each.key)
+                if each.version_id == self.current and there is not None:
+                    there.etag = each.etag
+        answer = await go()
+        if call.method == "head_object" and answer is not None:
+            answer.version_id = self.current
+        elif call.method == "get_object":
+            answer.info.version_id = self.current
+        return answer
+
+    def put(self, data: bytes, *, later: int) -> None:
+        """Write another version, *later* milliseconds after the one that is there."""
+        time = self.inner.peek("from", b"a").modified
+        self.inner.put("from", b"a", data).modified = time + later
+        self.current += "+"
+
+
+@pytest.fixture
+async def versioned(lab: Lab) -> Versioned:
+    lab.put(b"a", 10)
+    lab.source = store = Versioned(lab.src)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    lab.change(mode=Mode.MOVE, delete=DeletePolicy.VERSION)
+    return store
+
+
+async def forget_versions(lab: Lab) -> None:
+    """What was adopted has none on record."""
+    with contextlib.closing(sqlite3.connect(lab.folder / "state.db")) as db, db:
+        db.execute("UPDATE objects SET version_id = ''")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_version_that_came_before_the_last_look_is_moved_too(
+    lab: Lab, versioned: Versioned, known: bool
+) -> None:
+    if not known:
+        await forget_versions(lab)
+    versioned.before_look = lambda: versioned.put(b"newer", later=1)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert lab.copy_of(b"a") == b"newer"
+    assert [each.version_id for each in versioned.doomed] == ["v1+"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_same_bytes_in_a_later_version_are_moved_too(
+    lab: Lab, versioned: Versioned, known: bool
+) -> None:
+    """Their metadata may be others."""
+    if not known:
+        await forget_versions(lab)
+    data = lab.copy_of(b"a")
+    assert data is not None
+    versioned.before_look = lambda: versioned.put(data, later=5000)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert [each.change.version_id for each in lab.of(TransferEnded)] == ["v1+"]
+
+
+async def test_a_version_that_cannot_be_told_from_the_copied_one_is_deleted_under_its_etag(
+    lab: Lab, versioned: Versioned
+) -> None:
+    data = lab.copy_of(b"a")
+    assert data is not None
+    versioned.before_look = lambda: versioned.put(data, later=1)
+    etag = lab.src.peek("from", b"a").etag  # type: ignore[union-attr]
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert versioned.doomed == [Doomed(b"a", etag)]
+
+
+async def test_the_version_of_a_bucket_that_keeps_none_any_more_is_deleted_under_its_etag(
+    lab: Lab,
+) -> None:
+    lab.put(b"a", 10)
+    etag = lab.src.peek("from", b"a").etag  # type: ignore[union-attr]
+    lab.source = source = Versioned(lab.src)
+    source.current = "null"
+    lab.change(mode=Mode.MOVE, delete=DeletePolicy.VERSION)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert source.doomed == [Doomed(b"a", etag)]
 
 
 # --- what is found out while a batch is at work ----------------------------------------------------
@@ -157,6 +312,48 @@ async def test_what_is_proven_to_be_bad_meanwhile_keeps_its_source(
     assert await lab.sync() == {Outcome.DELETED: 2, Outcome.FAILED: 1}
     assert lab.src.keys("from") == [b"c"]
     assert await lab.failures() == {b"c": "verification_failed"}
+
+
+async def test_copies_that_nobody_may_look_at_keep_their_sources(lab: Lab) -> None:
+    for key in (b"a", b"b"):
+        lab.put(key, 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    lab.change(mode=Mode.MOVE)
+    lab.source = source = Recording(lab.src)
+    lab.target = Raising(
+        lab.dst,
+        AccessDenied("no s3:ListBucket"),
+        lambda it: it.method == "find" and it.args[1] == [b"a", b"b"],  # and for no probe
+    )
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    assert lab.src.keys("from") == [b"a", b"b"]
+    assert source.of("delete_objects") == []
+    assert await reasons(lab) == {"delete_failed": 2}
+
+
+async def test_a_stop_ends_deletes_between_two_requests(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removing, "FEW", 1)
+    monkeypatch.setattr(removing, "SINGLY", 1)
+
+    class Stopping(Recording):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            answer = await super().around(call, go)
+            if len(self.of("delete_objects")) == 2:
+                lab.stop.set()
+            return answer
+
+    for number in range(5):
+        lab.put(b"%d" % number, 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 5}
+    lab.change(mode=Mode.MOVE)
+    lab.src._guard = Guard.ONE
+    lab.source = Stopping(lab.src)
+    assert await lab.sync() == {Outcome.DELETED: 2, Outcome.VERIFIED: 3}
+    assert len(lab.src.keys("from")) == 3
+    lab.source = lab.src
+    assert await lab.sync() == {Outcome.DELETED: 5}
 
 
 async def test_what_a_move_has_proven_is_not_copied_again_though_all_is_to_be_overwritten(
