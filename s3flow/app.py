@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import pickle
 import sys
 import time
@@ -228,7 +229,10 @@ class Work:
             return ending, board.last
 
     def _on_stop(self) -> None:
-        """Drain at the first signal, and wait for nothing at the second."""
+        """Drain at the first signal, leave what is begun at the second, and die of the third."""
+        if self.abandon.is_set():
+            # What is left still waits for a thread, which a disk that never answers keeps for ever.
+            os._exit(Ending.INTERRUPTED)
         systemd.notify("STOPPING=1")
         (self.abandon if self.stop.is_set() else self.stop).set()
 

@@ -19,7 +19,7 @@ from s3flow.app import posts, worker_processes
 from s3flow.config import Settings, load
 from s3flow.engine.wiring import Pace, Share
 from s3flow.errors import ConfigError, StateLocked
-from s3flow.process import heeding_stops, unless, usable_cpus
+from s3flow.process import Ending, heeding_stops, unless, usable_cpus
 from s3flow.state.sqlite import open_sqlite
 from tests.e2e import program as toml
 from tests.unit.lab import FLOW
@@ -180,6 +180,34 @@ def test_a_command_in_the_background_of_a_shell_can_be_ended_too(number: signal.
         [sys.executable, "-c", code, str(int(number))], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (130, "cleaned up\n"), done.stderr
+
+
+def test_a_third_signal_does_not_even_wait_for_a_disk_that_never_answers() -> None:
+    code = (
+        "import asyncio, time\n"
+        "from s3flow import app, process\n"
+        "from s3flow.stores.local.threads import Threads\n"
+        "async def hang() -> None:\n"
+        "    work = app.Work(None, [])\n"
+        "    with process.heeding_stops(work._on_stop):\n"
+        "        asking = asyncio.create_task(Threads('disk').run(time.sleep, 60))\n"
+        "        print('asking', flush=True)\n"
+        "        await work.stop.wait()\n"
+        "        print('stopping', flush=True)\n"
+        "        await work.abandon.wait()\n"
+        "        asking.cancel()\n"
+        "        print('leaving', flush=True)\n"
+        "        await asyncio.wait({asking})\n"
+        "process.run_async(hang())\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for expected in ("asking", "stopping", "leaving"):
+            assert process.stdout.readline() == f"{expected}\n"
+            process.terminate()
+        # Without it the disk would answer after a minute, and all would have ended well.
+        assert process.wait() == Ending.INTERRUPTED
 
 
 async def test_work_is_given_up_when_it_is_to_stop_and_its_errors_are_told() -> None:
