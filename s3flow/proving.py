@@ -119,8 +119,7 @@ class Proving:
                 f"the state knows nothing of flow {flow.name}: has it run? "
                 "--listing compares what both ends have"
             )
-        if self.wish.mark:
-            await state.open_flow(flow)
+        await state.check_flow(flow)
         written = False
         for total in await state.totals(flow.name):
             outcome = OUTCOMES[total.state]

@@ -20,7 +20,7 @@ from s3flow.engine.route import Route
 from s3flow.engine.survey import Survey
 from s3flow.engine.wayfinding import buckets_of, probe_name
 from s3flow.engine.wiring import RouteMaker, Wiring
-from s3flow.errors import S3flowError
+from s3flow.errors import FlowChanged, S3flowError
 from s3flow.events import Event
 from s3flow.model import Flow
 from s3flow.observe.plans import FlowPlan
@@ -40,6 +40,8 @@ async def plan_flows(settings: Settings, flows: Sequence[Flow]) -> dict[str, Flo
         plans: dict[str, FlowPlan] = {}
         async with wired(settings, flows) as wirings:
             for wiring in wirings:
+                if state is not None:
+                    await state.check_flow(wiring.flow)
                 route = _routes(settings).route(wiring)
                 if state is not None and route.verdicts is not None:
                     for verdict in await state.verdicts(wiring.flow.name):
@@ -84,7 +86,8 @@ async def priced(settings: Settings, wiring: Wiring, seen: Preview) -> FlowPlan:
 
 async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[Finding]:
     """Try everything that the flows will need, the state first, with real requests."""
-    yield await _try_state(settings)
+    async for finding in _try_state(settings, flows):
+        yield finding
     mark = f"doctor/{await _who(settings)}"
     for flow in flows:
         try:
@@ -101,18 +104,28 @@ async def examine_flows(settings: Settings, flows: Sequence[Flow]) -> AsyncItera
             )
 
 
-async def _try_state(settings: Settings) -> Finding:
-    """Open the state as it is; what is not there yet is not made."""
+async def _try_state(settings: Settings, flows: Sequence[Flow]) -> AsyncIterator[Finding]:
+    """Open the state as it is, and compare flows with it; what is not there yet is not made."""
     tried = f"open {settings.daemon.state_address}"
     try:
         state = await known_state(settings)
     except S3flowError as error:
         remedy = "mend what the message names: nothing runs without a state"
-        return Finding("daemon.state", tried, ok=False, answer=str(error), remedy=remedy)
+        yield Finding("daemon.state", tried, ok=False, answer=str(error), remedy=remedy)
+        return
     if state is None:
-        return Finding("daemon.state", tried, ok=True, answer="nothing yet: the first run makes it")
-    await state.close()
-    return Finding("daemon.state", tried, ok=True, answer="answered")
+        yield Finding("daemon.state", tried, ok=True, answer="nothing yet: the first run makes it")
+        return
+    try:
+        yield Finding("daemon.state", tried, ok=True, answer="answered")
+        for flow in flows:
+            try:
+                await state.check_flow(flow)
+            except FlowChanged as error:
+                tried, remedy = "compare it with the state", "choose one of these three"
+                yield Finding(flow.name, tried, ok=False, answer=str(error), remedy=remedy)
+    finally:
+        await state.close()
 
 
 async def _who(settings: Settings) -> str:

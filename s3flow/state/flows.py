@@ -66,6 +66,13 @@ def open_flow(flow: Flow, now: float) -> Steps[None]:
         refuse_difference(flow, row[1])
 
 
+def check_flow(flow: Flow) -> Steps[None]:
+    """Raise `FlowChanged` when another flow of this name is on record; changes nothing."""
+    row = first((yield Fetch(sql.FLOW, (flow.name,))))
+    if row is not None:
+        refuse_difference(flow, row[1])
+
+
 def identity(new: str) -> Steps[str]:
     """Give the state's name for itself; from now on that is *new* where it has none, and that is not ""."""
     row = first((yield Fetch(sql.GET_META, ("identity",))))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from s3flow.model import (
+    Flow,
     KeyRange,
     Row,
     Sample,
@@ -159,6 +160,10 @@ class Queries:
         """Say of how many verified objects the target could not carry a field, by field."""
         rows: Sequence[Any] = await self._select(sql.DROPPED, flow)
         return dict(rows)
+
+    async def check_flow(self, flow: Flow) -> None:
+        """Raise `FlowChanged` when the flow's source, target or mapping are not those on record."""
+        await self._database.read(lambda: flows.check_flow(flow))
 
     async def failures(self, flow: str, limit: int) -> list[tuple[str, bytes, str, str]]:
         """Give (bucket, key, reason, message) of failed objects, in the order of discovery.

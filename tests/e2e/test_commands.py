@@ -345,6 +345,17 @@ def test_doctor_opens_the_state(stage: Stage) -> None:
     assert program.run("sync", code=2).err.strip().endswith("create it first")
 
 
+def test_commands_that_only_read_refuse_a_flow_that_changed_as_sync_does(stage: Stage) -> None:
+    stage.put("a")
+    program = stage.program({"target": "nas:one/"})
+    program.run("sync")
+    program.config.write_text(program.config.read_text().replace("nas:one/", "nas:two/"))
+    for command in ("sync", "plan", "verify"):
+        assert "is now 'nas:two/'" in program.run(command, code=2).err
+    (line,) = [it for it in program.run("doctor", code=1).out.splitlines() if "FAIL" in it]
+    assert "is now 'nas:two/'" in line
+
+
 def test_doctor_prints_what_must_be_allowed_and_marks_what_is_not(tmp_path: Path) -> None:
     with ministack(auth=True) as server, staged(server, tmp_path) as stage:
         stage.put("in/a")
