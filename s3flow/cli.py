@@ -40,8 +40,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its tracebacks print local variables, secrets among them
     help="Move objects out of S3 into S3 or local disk: verified, resumable, observable.",
-    epilog="Exit codes: 0 all done; 1 finished, some failed; 2 usage or configuration; "
-    "3 another process has the state; 75 interrupted, run again.",
+    epilog="Exit codes: 0 all done; 1 finished, but some failed, had to stay or could not be listed; "
+    "2 usage or configuration; 3 another process has the state; 4 (verify) nothing differs, not all is "
+    "proven; 75 interrupted, or a disk or server was away: run again.",
 )
 
 
