@@ -12,7 +12,9 @@ import pytest
 from s3flow.errors import StateError, StateLost
 from s3flow.model import Change, State
 from s3flow.state.address import MySqlAddress
+from s3flow.state.mysql import session
 from s3flow.state.opening import open_state
+from s3flow.state.steps import Fetch, Steps
 from tests import mariadb, servers
 from tests.contract.mysql_kit import count, make_counter, opened, seen
 from tests.contract.test_state import FLOW, found, merge
@@ -83,6 +85,29 @@ async def test_statements_fit_the_server_whatever_they_are_written_in() -> None:
             assert len(await state.failures(FLOW.name, 2000)) == 1500
         finally:
             await state.close()
+
+
+# --- slow -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+async def test_a_statement_that_takes_long_is_done_at_last(
+    address: MySqlAddress, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    tries = 0
+
+    def work() -> Steps[None]:
+        nonlocal tries
+        tries += 1
+        yield Fetch("SELECT SLEEP(1)")
+
+    async with opened(address, patience=20.0) as database:
+        monkeypatch.setattr(session, "ANSWER", 0.6)
+        for _ in range(2):
+            tries = 0
+            await (database.write(work) if how == "write" else database.read(work))
+            assert tries > 1  # once is no habit
+        assert not database.trouble
 
 
 # --- behind a proxy ---------------------------------------------------------------------------

@@ -36,6 +36,7 @@ T = TypeVar("T")
 After = Callable[[T], object]
 
 SILENT = 10.0  # seconds without an answer that are told
+SLOWEST = 64  # times as long as a statement may take at first
 LAST_ANSWER = 5.0  # seconds that an answer is waited for when all is to end
 PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between tries; the last one from then on
 _WITHOUT = (
@@ -89,6 +90,7 @@ class MySqlDatabase:
         self._serial = 0
         self._durable = 0  # the serial of the last transaction that is known to be committed
         self._unsure: _Commit[Any] | None = None  # the answer to its COMMIT was lost
+        self._slowness = 1
         self._thread_id = 0  # of the connection that had the lock last
 
     @classmethod
@@ -245,6 +247,8 @@ class MySqlDatabase:
             waiting.cancel()
 
     def _well(self) -> None:
+        if self._slowness > 1 and self._session is not None:
+            self._slowness = self._session.slowness = 1
         if self._trouble and self._session is not None:
             self._trouble = ""
             _log.warning("the state can be used again: %s", self._address)
@@ -299,6 +303,9 @@ class MySqlDatabase:
         session.close()
         if self._session is session:
             self._session = None
+            if session.gave_up:
+                # It may have been at work on many rows, and in the same time it never will be done.
+                self._slowness = min(2 * self._slowness, SLOWEST)
 
     # --- the right to write -------------------------------------------------------------------
 
@@ -335,6 +342,7 @@ class MySqlDatabase:
         except BaseException:
             session.close()
             raise
+        session.slowness = self._slowness
         self._session, self._thread_id = session, session.thread_id
         return session
 

@@ -24,7 +24,7 @@ Found = Sequence[Sequence[Any]]
 
 ROWS = 1_000  # in one statement at most
 UNITED = 500  # in one UNION: the server parses and plans each SELECT of it
-ANSWER = 60.0  # seconds that the server may take for a statement: then it counts as gone
+ANSWER = 60.0  # seconds that the server may take for a statement: then it counts as gone, at first
 REBUILT = 86_400.0  # seconds that it may take for one of the schema's, which may rewrite a table
 SMALLEST_PACKET = 4 * 1024 * 1024  # bytes: a row with the longest key and message is far below
 LARGEST_PACKET = 4 * 1024 * 1024  # bytes of one statement, whatever the server would take
@@ -54,6 +54,8 @@ class Session:
         self._connection = connection
         self._packet = SMALLEST_PACKET
         self._asked: float | None = None
+        self.slowness = 1  # times `ANSWER`
+        self.gave_up = False  # on an answer
         self._held: list[str] = []  # to be sent with the next statement
         self._ids: dict[tuple[str, tuple[object, ...]], Found] | None = None
         # The server's number for this connection: what was said first may be a proxy's.
@@ -89,10 +91,13 @@ class Session:
         held, self._held = self._held, []
         self._asked = time.monotonic()
         try:
-            async with asyncio.timeout(within or ANSWER):
+            async with asyncio.timeout(within or ANSWER * self.slowness):
                 changed = await self._connection.query(";".join([*held, text]))
                 for _ in held:
                     changed = await self._connection.next_result()
+        except TimeoutError:
+            self.gave_up = True
+            raise
         except RuntimeError as error:  # of uvloop: the connection was reset while it was idle
             raise ConnectionResetError(str(error)) from error
         finally:
