@@ -102,6 +102,12 @@ async def test_where_a_look_starts_may_be_repeated_without_its_last_character() 
             assert (await server.store().list_page(BUCKET, b"", after.encode())).last
 
 
+@pytest.mark.parametrize("text", ["line?break", "linebreak", "line\ufffdbreak", "line"])
+async def test_what_xml_cannot_hold_may_be_repeated_as_anything(text: str) -> None:
+    async with scripted(lambda _: listing(prefix=text)) as server:
+        assert (await server.store().list_page(BUCKET, b"line\x01break", b"")).last
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -115,6 +121,13 @@ async def test_a_listing_of_another_prefix_or_page_is_refused(answer: Answer) ->
     async with scripted(lambda _: answer) as server:
         with pytest.raises(errors.BadAnswer, match="was not asked for"):
             await server.store().list_page(BUCKET, b"p/", b"")
+
+
+async def test_a_look_for_a_key_believes_no_listing_from_elsewhere() -> None:
+    foreign = listing("zoo", after="zebra")
+    async with scripted(lambda _: foreign) as server:
+        with pytest.raises(errors.BadAnswer, match="zebra"):
+            await server.store().find(BUCKET, [b"b"])
 
 
 async def test_a_look_for_keys_believes_no_other_listing() -> None:
@@ -164,6 +177,22 @@ async def test_silence_is_doubted_where_the_prefix_used_to_be_repeated() -> None
         assert (await store.list_page(BUCKET, b"p/", b"")).entries
         assert not (await store.list_page(BUCKET, b"p/", b"")).entries
         assert len(server.requests) == 3
+
+
+async def test_silence_of_what_was_not_asked_or_never_was_repeated_costs_no_second_question() -> (
+    None
+):
+    script = in_turn(listing("p/2", prefix="p/", after="p/1"), listing("a"))
+    async with scripted(script) as server:
+        store = server.store()
+        assert (await store.list_page(BUCKET, b"p/", b"p/1")).entries
+        assert (await store.list_page(BUCKET, b"", b"")).entries
+        assert len(server.requests) == 2
+    async with scripted(lambda _: listing("p/1")) as server:
+        store = server.store()
+        for _ in range(2):
+            assert (await store.list_page(BUCKET, b"p/", b"")).entries
+        assert len(server.requests) == 2
 
 
 def test_prefixes_that_keys_have_in_common_are_not_what_was_asked_for() -> None:
