@@ -151,8 +151,9 @@ def snapshot(
     if thawing is not None and thawing.last_due is not None:
         latest = thawing.last_due_p90 or thawing.last_due
         speed = speed.not_before(thawing.last_due - now, latest - now)
-    if not objects.pending and (scan is None or scan.finished is None):
-        # Nothing is known to be left because nobody has seen yet what there is.
+    is_unseen = not objects.pending and (scan is None or scan.finished is None)
+    if is_unseen or (objects.pending and money is not None and money.blocked):
+        # Nobody has seen yet what there is, or nothing moves until a person lets it.
         speed = replace(speed, eta_p50=None, eta_p90=None)
     return FlowSnapshot(
         name=flow.name,

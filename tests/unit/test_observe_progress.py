@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3flow.model import OUTCOMES, Flow, Outcome, Place, Sample, ScanSummary, State, Total
+from s3flow.observe.money import Money
 from s3flow.observe.progress import FlowSnapshot, Moving, Thawing, as_json, snapshot, together
 from s3flow.observe.rates import rates
 from s3flow.observe.report import summary_lines
@@ -215,6 +216,14 @@ def test_scan_that_never_finished() -> None:
         assert flow["scan"] == {"finished": None, "unfinished": False}
         assert flow["eta_seconds"] == {"p50": None, "p90": None}  # not done: nobody has looked
     assert take([]).rates.eta_p50 == 0.0
+
+
+def test_a_flow_that_may_spend_no_more_has_no_eta() -> None:
+    totals = [Total("b", State.DISCOVERED, "", "", "", 1, 100)]
+    for blocked, eta in ((False, 1.0), (True, None)):
+        money = Money(1.0, 0.0, 1.0, "USD", blocked)
+        one = snapshot(FLOW, totals, steady(10, 1, 100), {}, SCANNED, NOW, money=money)
+        assert (one.rates.eta_p50, one.rates.eta_p90) == (eta, eta)
 
 
 def test_nothing_pending_takes_no_time() -> None:
