@@ -29,6 +29,7 @@ from s3flow.records import Hold
 from s3flow.state import audit, sql
 from s3flow.state.holds import as_text, from_text
 from s3flow.state.queries import Database, fetch
+from s3flow.state.reading import windows
 from s3flow.state.steps import Bulk, Execute, Steps
 
 FORMAT = "s3flow-state/1"
@@ -39,7 +40,8 @@ Row = Sequence[Any]
 class Table(NamedTuple):
     """What is carried of a table. *binary*: columns of bytes.
 
-    A long one is walked *by* its primary key, whose first column is one of *groups* where it has two.
+    A long one is walked *by* its primary key, whose first column is one of *groups* where it has two,
+    or through *windows* of the values of a column.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Table(NamedTuple):
     where: str = ""
     by: tuple[str, ...] = ()
     groups: str = ""
+    windows: str = ""
 
 
 HELD = "hold/"  # a flow's deletes: kept in meta by MySQL's states, and beside SQLite's
@@ -104,7 +107,7 @@ TABLES = (
     Table(
         "restores",
         ("flow_id", "object_id", "generation", "asked_at", "bytes"),
-        where=_NAMED,
+        windows="object_id",  # those of forgotten flows went with these
     ),
     Table("totals", (*_LINE, "objects", "bytes"), where=f"{_NAMED} AND objects <> 0"),
     Table(
@@ -173,6 +176,10 @@ def _with_holds(rows: Sequence[Row], holds: Mapping[str, Hold]) -> Sequence[Row]
 async def _pages(database: Database, table: Table) -> AsyncIterator[Sequence[Row]]:
     columns = ", ".join(table.columns)
     statement = f"SELECT {columns} FROM {table.name}{table.where}"  # noqa: S608
+    if table.windows:
+        async for rows in windows(database, table.name, table.windows, statement, ROWS):
+            yield rows
+        return
     if not table.by:
         yield await database.read(lambda: fetch(statement))
         return

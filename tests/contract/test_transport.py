@@ -294,6 +294,21 @@ async def test_totals_that_do_not_add_up_are_refused(home: Home, make: Make) -> 
         await bring(make("sqlite"), lines)
 
 
+async def test_what_was_restored_is_never_read_at_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be as many restores as objects."""
+    monkeypatch.setattr(transport, "ROWS", 10)
+    await filled(home)
+    times = [(1, number, 1, at, 7) for number in (*range(3, 45), 900, 2**40) for at in (6, 8)]
+    async with opened(home.address) as state:
+        await state.database.write(lambda: _rows(sql.ADD_RESTORE, *times))
+        pieces = [piece async for piece in exported(state.database, {})]
+    counts = [piece.count('["restores",') for piece in pieces]
+    assert sum(counts) == len(times) + 2
+    assert max(counts) <= 20
+
+
 def _rows(statement: str, *rows: tuple[object, ...]) -> Steps[None]:
     yield Bulk(statement, rows)
 
