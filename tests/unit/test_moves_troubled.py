@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from s3flow.engine import deleter, removing
-from s3flow.errors import ConnectionLost, CredentialsMissing, S3flowError, StateLost, Throttled
+from s3flow.errors import (
+    ConnectionLost,
+    CredentialsMissing,
+    S3flowError,
+    StateError,
+    StateLost,
+    Throttled,
+)
 from s3flow.events import DeletesHeld, FlowBlocked, Warned
-from s3flow.model import Outcome, Place
+from s3flow.model import Outcome, Place, State
 from s3flow.policies import Guard, Mode
 from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import Lab
@@ -169,3 +176,61 @@ async def test_what_was_copied_long_ago_has_its_days_of_grace_too(lab: Lab) -> N
     assert len(lab.src.keys("from")) == 3
     [(soonest,)] = lab.query("SELECT min(due_at) FROM objects")
     assert soonest / 1000 > time.time() + 3500
+
+
+# --- claims, which a shared state keeps ------------------------------------------------------------
+
+
+class Keeping(Recording):
+    """Remembers what was given back; the first *in_vain* times that something is kept fail."""
+
+    def __init__(self, inner: Any, in_vain: int) -> None:
+        super().__init__(inner)
+        self.in_vain = in_vain
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "save" and call.args[0][0].state is State.VERIFIED and self.in_vain:
+            self.in_vain -= 1
+            raise StateError("no answer")
+        return await super().around(call, go)
+
+    def given_back(self) -> list[list[bytes]]:
+        found = [sorted(each.key for each in call.args[0]) for call in self.of("release")]
+        return [keys for keys in found if keys]
+
+
+def recording(lab: Lab, *, in_vain: int = 0) -> list[Keeping]:
+    made: list[Keeping] = []
+
+    def wrap(state: Any) -> Any:
+        made.append(Keeping(state, in_vain))
+        return made[-1]
+
+    lab.wrap_state = wrap
+    return made
+
+
+async def test_what_is_deleted_is_not_given_back(lab: Lab) -> None:
+    await proven(lab, 3)
+    states = recording(lab)
+    assert await lab.sync() == {Outcome.DELETED: 3}
+    assert states[0].given_back() == []
+
+
+async def test_what_could_not_be_deleted_is_given_back_before_the_next_try(lab: Lab) -> None:
+    """Whoever stops meanwhile leaves nothing that only the end of a lease would free."""
+    await proven(lab, 3)
+    lab.source = FirstTimes(lab.src, "delete_objects", ConnectionLost("no answer"), 1)
+    lab.stop_at(Warned)
+    states = recording(lab)
+    assert await lab.sync() == {Outcome.VERIFIED: 3}
+    assert states[0].given_back() == [[b"000", b"001", b"002"]]
+
+
+async def test_what_could_not_be_recorded_is_given_back(lab: Lab) -> None:
+    await proven(lab, 3)
+    lab.src.peek("from", b"001").locked = True  # type: ignore[union-attr]
+    states = recording(lab, in_vain=1)
+    assert await lab.sync() == {Outcome.DELETED: 2, Outcome.VERIFIED: 1}
+    [again] = states[0].given_back()
+    assert b"001" in again
