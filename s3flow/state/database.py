@@ -225,8 +225,10 @@ class SqliteDatabase:
             raise StateError(
                 f"{self.path} is another program's database: point the state at a file of its own"
             )
-        (text,) = db.execute(sql.GET_META, ("version",)).fetchone()
-        version, newest = int(text), len(sql.migrations("sqlite"))
+        found = db.execute(sql.GET_META, ("version",)).fetchone()
+        if found is None or not str(found[0]).isdecimal():
+            raise StateError(f"state {self.path} is damaged (it has no version): {_START_OVER}")
+        version, newest = int(found[0]), len(sql.migrations("sqlite"))
         if version > newest:
             raise StateError(
                 f"state {self.path} was written by a newer s3flow (schema {version}, this one knows"
@@ -333,5 +335,7 @@ def recorded_version(path: Path) -> int:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
                 return 0
             return int(db.execute(sql.GET_META, ("version",)).fetchone()[0])
-    except (sqlite3.Error, TypeError) as error:
+    except (TypeError, ValueError) as error:
+        raise StateError(f"state {path} is damaged (it has no version): {_START_OVER}") from error
+    except sqlite3.Error as error:
         raise StateError(f"state {path}: {error}") from error

@@ -27,7 +27,7 @@ from s3flow.model import (
     State,
 )
 from s3flow.state import bulk, flows, sql
-from s3flow.state.database import APPLICATION_ID, SqliteDatabase, split
+from s3flow.state.database import APPLICATION_ID, SqliteDatabase, recorded_version, split
 from s3flow.state.queries import fetch
 from s3flow.state.sqlite import open_sqlite
 from s3flow.state.steps import Select
@@ -164,6 +164,20 @@ async def test_damage_found_after_a_crash_is_told_with_the_remedy(path: Path) ->
         file.write(b"\xfe" * 500)
     with pytest.raises(StateError, match=r"damaged.*adopted, not copied again"):
         await open_sqlite(path)
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM meta", "UPDATE meta SET value = 'x'"])
+async def test_a_file_that_does_not_say_its_version_is_damaged(path: Path, damage: str) -> None:
+    await (await open_sqlite(path)).close()
+    db = sqlite3.connect(path)
+    db.execute(damage)
+    db.commit()
+    db.close()
+    for read_only in (True, False):
+        with pytest.raises(StateError, match=r"damaged.*adopted, not copied again"):
+            await open_sqlite(path, read_only=read_only)
+    with pytest.raises(StateError, match=r"damaged.*adopted, not copied again"):
+        recorded_version(path)
 
 
 async def test_another_programs_database_is_left_alone(path: Path) -> None:
