@@ -34,10 +34,21 @@ class FileWishes:
         """Ask for *bucket*, or all of the flow's, to be listed again."""
         path = self._path(flow)
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(bucket) + "\n")
+            # Once more where the file was taken meanwhile, maybe without the line: twice is harmless.
+            while not self._append(path, json.dumps(bucket) + "\n"):
+                pass
         except OSError as error:
             raise self._error(path, error) from error
+
+    def _append(self, path: Path, line: str) -> bool:
+        """Write *line*; say whether the file is still to be taken."""
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            try:
+                return os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                return False
 
     async def take(self, flow: str) -> list[str | None]:
         """Give what was asked for since the last time."""

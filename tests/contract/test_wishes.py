@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from s3flow.errors import StateError
@@ -46,3 +49,24 @@ async def test_a_wish_that_cannot_be_read_asks_for_everything(home: Home) -> Non
     (path.with_name(f"{path.name}.taken")).write_text("")
     with pytest.raises(StateError, match="asks for a listing"):
         await wishes.take(NAME)
+
+
+async def test_a_wish_is_not_lost_when_the_others_are_taken_in_that_moment(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes, opening, times = open_wishes(home.address), Path.open, 0
+    if not isinstance(wishes, FileWishes):
+        pytest.skip("a row of a table is written at once")
+
+    def opened(path: Path, *how: Any, **more: Any) -> Any:
+        nonlocal times
+        file = opening(path, *how, **more)
+        times += 1
+        if times == 1:
+            path.unlink()  # the daemon has read it
+        return file
+
+    monkeypatch.setattr(Path, "open", opened)
+    await wishes.put(NAME, "one")
+    monkeypatch.undo()
+    assert await wishes.take(NAME) == ["one"]
