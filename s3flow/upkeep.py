@@ -12,24 +12,22 @@ from s3flow.engine.wayfinding import MOST_BUCKETS
 from s3flow.engine.wiring import Wiring
 from s3flow.errors import Permanent, S3flowError
 from s3flow.events import Emit, Warned
-from s3flow.model import Method, State, Stored, Transfer
+from s3flow.model import Stored, Transfer
 from s3flow.ports import StateStore
 from s3flow.probes import DELETE_PROBE, DOCTOR_PROBE, PROBE_LEFT, is_certain, is_named_so
 from s3flow.stores.local import LocalStore
 
 
 async def recognise(state: StateStore, wirings: Sequence[Wiring]) -> None:
-    """Make sure that each folder is the one that earlier runs wrote to, not a bare mount point.
+    """Make sure that each folder is the one that earlier runs had, not a bare mount point.
 
-    Raises `TargetUnavailable`.
+    Whatever they recorded came after they had marked it, though it be only that a file was there
+    already, or is to come. Raises `TargetUnavailable`.
     """
     for wiring in wirings:
         if isinstance(wiring.target, LocalStore):
-            written = any(
-                total.state in (State.VERIFIED, State.DELETED) and total.method != Method.ADOPTED
-                for total in await state.totals(wiring.flow.name)
-            )
-            await wiring.target.recognise(wiring.flow.name, written=written)
+            known = bool(await state.totals(wiring.flow.name))
+            await wiring.target.recognise(wiring.flow.name, written=known)
             passing("start.recognised")
 
 

@@ -43,6 +43,32 @@ async def test_a_bare_mount_point_is_not_taken_for_the_folder(tmp_path: Path, ro
     await store.close()
 
 
+@pytest.mark.parametrize("found", ["adopted", "only listed"])
+async def test_a_flow_that_wrote_nothing_yet_refuses_another_folder_too(
+    tmp_path: Path, root: Path, found: str
+) -> None:
+    target = LocalStore("nas", root)
+    lab = Lab(tmp_path, target=target)
+    lab.change(target=Place("nas", "", b""))
+    lab.src.put("from", b"k", b"bytes")
+    state = await open_sqlite(tmp_path / "state.db")
+    wirings = [Wiring(lab.flow, lab.source, target)]
+    await upkeep.recognise(state, wirings)
+    await state.close()
+    if found == "adopted":
+        (root / "k").write_bytes(b"bytes")
+        assert await lab.sync() == {Outcome.VERIFIED: 1}
+        assert lab.query("SELECT DISTINCT method FROM inventory") == [("adopted",)]
+    else:
+        await lab.sync(scan_only=True)
+    (root / ".s3flow-root").unlink()  # as when it is not mounted
+    state = await open_sqlite(tmp_path / "state.db")
+    with pytest.raises(TargetUnavailable, match=r"not the folder that flow .* had before"):
+        await upkeep.recognise(state, wirings)
+    await state.close()
+    await target.close()
+
+
 async def test_a_flow_refuses_another_folder_than_it_wrote_to(tmp_path: Path, root: Path) -> None:
     target = LocalStore("nas", root)
     lab = Lab(tmp_path, target=target)

@@ -144,7 +144,7 @@ class Directories:
         except FileNotFoundError:
             if written:
                 raise TargetUnavailable(
-                    f"{self.root_path} is not the folder that flow {flow} wrote to: it has no "
+                    f"{self.root_path} is not the folder that flow {flow} had before: it has no "
                     f"{ROOT_MARK.decode()}. Mount what belongs there; or, if it is right as it is, "
                     f"run: touch {shlex.quote(mark)}"
                 ) from None
