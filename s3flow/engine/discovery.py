@@ -11,7 +11,7 @@ from s3flow.crashpoints import passing
 from s3flow.engine.listing import Slots, Stretch, Walk
 from s3flow.engine.route import Route, Stopped
 from s3flow.engine.survey import Range, Survey
-from s3flow.errors import Blocked, S3flowError, StateError
+from s3flow.errors import Blocked, CostReached, S3flowError, StateError
 from s3flow.events import BucketFailed, Decided, PageMerged, ScanFinished, ScanStarted
 from s3flow.lanes import in_lanes
 from s3flow.model import Discovered, Page, PageChanges, Scan, State
@@ -74,8 +74,6 @@ class Discovery:
         refused = {each.bucket for each in await self.state.unlisted(self._flow)}
         try:
             buckets = await self.survey.buckets()
-        except Blocked:
-            raise
         except S3flowError as error:
             await self._note(self.survey.flow.source.bucket, error)
             raise
@@ -84,7 +82,8 @@ class Discovery:
         return Round(scan, deque(buckets), refused)
 
     async def _note(self, bucket: str, error: S3flowError) -> None:
-        if not isinstance(error, StateError):
+        # Whoever ran into the flow's limit is told of that, and no bucket is to blame.
+        if not isinstance(error, StateError | CostReached):
             await self.state.note_unlisted(self._flow, bucket, error.reason, str(error))
 
     async def _look_into(self, walk: Round) -> None:
@@ -108,6 +107,7 @@ class Discovery:
             except Blocked as error:
                 walk.blocked = walk.blocked or error
                 walk.slots.closed = True  # every bucket would fail now
+                await self._note(bucket, error)
             except S3flowError as error:
                 walk.failed.append(bucket)
                 await self._note(bucket, error)

@@ -132,8 +132,20 @@ async def test_what_fails_everywhere_is_told_once_and_waited_for(account: Lab) -
     assert await account.sync() == {}
     assert len(account.of(BucketFailed)) == 1
     assert len(account.of(FlowBlocked)) <= 1
+    assert {reason for (reason,) in account.query("SELECT reason FROM unlisted")} == {
+        CredentialsMissing.reason
+    }
     account.source = account.src
     assert await account.sync() == {Outcome.VERIFIED: 60}
+    assert account.query("SELECT reason FROM unlisted") == []
+
+
+async def test_an_account_that_cannot_be_asked_says_why(account: Lab) -> None:
+    account.source = Raising(
+        account.src, CredentialsMissing("no keys"), lambda call: call.method == "list_buckets"
+    )
+    assert await account.sync() == {}
+    assert account.query("SELECT reason FROM unlisted") == [(CredentialsMissing.reason,)]
 
 
 async def test_a_new_bucket_is_taken_by_the_next_scan(account: Lab) -> None:
