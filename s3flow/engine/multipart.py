@@ -244,9 +244,12 @@ async def _proof_by_parts(upload: OpenUpload, stored: Stored) -> Proof | None:
     whole = verify.multipart_etag([upload.done[n] for n in sorted(upload.done)])
     if len(upload.done) < upload.layout.parts or not whole or stored.etag != whole:
         return None
+    stated = upload.info.checksums.get(verify.CRC64)
+    parts = upload.done.values()
+    if not stated and any(it.encryption in verify.KEYED and not it.checksum for it in parts):
+        return None  # whatever is read again, there is nothing to compare it with
     unread = [n for n in sorted(upload.done) if n not in upload.proofs]
     await upload.in_lanes(unread, upload.hash_anew)
-    stated = upload.info.checksums.get(verify.CRC64)
     if stated and len(upload.crcs) == upload.layout.parts:  # all of it, with what was read again
         verify.check_crc(stated, upload.combined_crc())
     weakest = set(upload.proofs.values()) if len(upload.proofs) == upload.layout.parts else set()
