@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from s3flow.errors import PathConflict
-from s3flow.model import Change, State, Transfer
+from s3flow.model import UNKNOWN_UPLOAD, Change, State, Transfer
 from s3flow.records import Fact
 from s3flow.state import sql
 from s3flow.state.audit import Happened
@@ -63,6 +63,11 @@ def abandon(row: Current) -> Steps[None]:
     """Keep the row's upload id for a sweep: the row is not going to name it any more."""
     if row.upload_id:
         yield Execute(sql.ABANDON, (row.flow_id, row.upload_id, row.bucket_id, row.object_key))
+
+
+def unknown_upload(row_id: int, generation: int) -> str:
+    """Name what was asked for by a claim that nobody goes on with, and may be open at its key."""
+    return f"{UNKNOWN_UPLOAD}{row_id}/{generation}"
 
 
 def save(changes: Sequence[Change], trail: Trail, now: int) -> Steps[list[Transfer]]:
@@ -191,7 +196,10 @@ def remember_upload(transfer: Transfer, upload_id: str, part_size: int, now: int
     if row is None:
         return
     if row.generation != transfer.generation:
-        yield from abandon(row._replace(upload_id=upload_id))
+        unknown = unknown_upload(row.id, transfer.generation)
+        if upload_id:
+            yield Execute(sql.DROP_ABANDONED, (row.flow_id, unknown))
+        yield from abandon(row._replace(upload_id=upload_id or unknown))
         return
     if row.upload_id != upload_id:
         yield from abandon(row)

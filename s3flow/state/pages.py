@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from s3flow.errors import SourceGone, StateError
-from s3flow.model import UNKNOWN_UPLOAD, Discovered, PageChanges, Scan, State
+from s3flow.model import Discovered, PageChanges, Scan, State
 from s3flow.records import Fact
 from s3flow.state import sql
 from s3flow.state.audit import Happened
-from s3flow.state.changes import MESSAGE_LIMIT, Current, abandon, current, etags
+from s3flow.state.changes import MESSAGE_LIMIT, Current, abandon, current, etags, unknown_upload
 from s3flow.state.steps import Add, Each, Execute, Fetch, Insert, Steps, first
 from s3flow.state.totals import Deltas
 from s3flow.state.trail import Trail, fact_of
@@ -194,7 +194,7 @@ class PageMerge:
                 state = _TRANSFERRING
             elif row.state == _TRANSFERRING and not row.upload_id:
                 # One was asked for, and may be open at the key; no worker will look for it.
-                unknown = f"{UNKNOWN_UPLOAD}{row.id}/{row.generation}"
+                unknown = unknown_upload(row.id, row.generation)
                 yield from abandon(row._replace(upload_id=unknown))
             else:
                 yield from abandon(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3flow.model import Change, Discovered, Proof, State
+from s3flow.model import UNKNOWN_UPLOAD, Change, Discovered, Proof, State
 from s3flow.ports import StateStore
 from tests.contract.test_state import FLOW, claim_keys, counts, found, home, listed, merge, state
 
@@ -80,6 +80,19 @@ async def test_the_upload_of_a_version_that_was_replaced_is_not_forgotten_with_i
         begun, State.TRANSFERRING, version=listed(b"a", 5, "e2")
     )  # u1 could not be aborted
     await state.save([newer])
+    assert await state.abandoned_uploads(NAME) == [("bucket", b"a", "u1")]
+
+
+async def test_an_upload_that_an_overtaken_claim_asks_for_is_known_before_it_can_be_open(
+    state: StateStore,
+) -> None:
+    await merge(state, found(b"a"))
+    (first,) = await state.claim(NAME, 9)
+    await merge(state, changed=[(first.id, Discovered(listed(b"a", 5, "e2")))])
+    await state.remember_upload(first, "", 1000)
+    ((_, key, unknown),) = await state.abandoned_uploads(NAME)
+    assert (key, unknown.startswith(UNKNOWN_UPLOAD)) == (b"a", True)
+    await state.remember_upload(first, "u1", 1000)
     assert await state.abandoned_uploads(NAME) == [("bucket", b"a", "u1")]
 
 
