@@ -30,6 +30,7 @@ from s3flow.observe.flight import Flight
 from s3flow.observe.progress import FlowSnapshot
 from s3flow.observe.redact import Redactor
 from s3flow.observe.reporter import Reporter
+from s3flow.observe.standing import ProgressLine, tell_stop
 from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.observe.wording import in_short
 from s3flow.policies import Mode
@@ -345,9 +346,9 @@ class Work:
                     LiveDisplay(console, lambda: board.last, lambda: self._alarms(board))
                 )
                 return [display.run()], [display]
-        line = logs.ProgressLine()
-        interval = self.settings.daemon.log_interval
-        return [line.run(lambda: board.last, interval)], []
+        kept, line = self.settings.daemon, ProgressLine()
+        told = tell_stop(self.stop, kept.drain_timeout)
+        return [line.run(lambda: board.last, kept.log_interval), told], []
 
     def _alarms(self, board: Board) -> list[str]:
         stopping = "stopping: what is begun is finished; interrupt again, and it is left"

@@ -42,7 +42,7 @@ def test_a_stop_lets_parts_end_and_the_next_run_sends_the_others(
     running = program.start(command)
     running.until(lambda: len(parts_taken(proxy)) >= 2)
     running.stop()
-    running.wait(code)
+    assert "stopping: what is begun is finished" in running.wait(code).err
     # Nothing was cut off: each part that had begun was taken.
     begun = {request.query["partNumber"] for request in proxy.seen("upload_part")}
     taken = parts_taken(proxy)

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from s3flow import events
 from s3flow.model import Change, Sample, State, Total, Transfer
-from s3flow.observe.logs import LogEvents, ProgressLine, configure
+from s3flow.observe.logs import LogEvents, configure
 from s3flow.observe.progress import Thawing, snapshot
 from s3flow.observe.redact import HIDDEN, Redactor
+from s3flow.observe.standing import ProgressLine, tell_stop
 from tests.unit.test_observe_metrics import transfer
 from tests.unit.test_observe_progress import FLOW, NOW
 
@@ -343,6 +344,19 @@ def test_progress_tells_what_waits_for_a_restore_and_nothing_of_an_unlisted_flow
     assert (entry["thawing"], entry["thawing_bytes"]) == (10, 1000)
     assert entry["thaw_next"] == "2023-11-14T22:15:00+00:00"
     assert entry["thaw_last"] == "2023-11-14T23:15:00+00:00"
+
+
+async def test_a_stop_is_told_when_it_comes_and_not_before(capsys: Capture) -> None:
+    configure("json", "info")
+    stop = asyncio.Event()
+    telling = asyncio.create_task(tell_stop(stop, 20.0))
+    await asyncio.sleep(0)
+    assert lines(capsys) == []
+    stop.set()
+    await telling
+    [entry] = lines(capsys)
+    assert entry["event"].startswith("stopping")
+    assert entry["at_most"] == 20.0
 
 
 @pytest.mark.parametrize(
