@@ -16,14 +16,14 @@ from s3flow.engine.reverify import Copy, Looked, Result, refutal
 from s3flow.errors import AccessDenied, Refused
 from s3flow.events import Recorded, TransferEnded
 from s3flow.model import Doomed, Filters, Outcome, Place, State
-from s3flow.policies import DeletePolicy, Guard, Mode, Overwrite
+from s3flow.policies import LOST_METADATA, DeletePolicy, Guard, Mode, Overwrite
 from s3flow.ports import StateStore
 from s3flow.stores.local import LocalStore
 from s3flow.stores.local.paths import Directory
 from s3flow.stores.local.settle import Disks
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, Raising, Recording
-from tests.unit.lab import Lab, store
+from tests.unit.lab import PARTS, Lab, store
 
 
 @pytest.fixture
@@ -91,6 +91,24 @@ async def test_what_has_no_etag_is_not_deleted(lab: Lab) -> None:
     assert lab.src.keys("from") == [b"a"]
     assert lab.differences() == []
     assert await reasons(lab) == {"delete_failed": 1}
+
+
+async def test_what_lacks_metadata_that_could_not_be_carried_keeps_its_source(lab: Lab) -> None:
+    class Lacking(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            answer = await go()
+            info = answer.info if call.method == "get_object" else answer
+            if call.method in {"get_object", "head_object"} and info is not None:
+                info.missing_metadata = 1
+            return answer
+
+    lab.change(mode=Mode.MOVE, **PARTS)
+    lab.put(b"a", 10)
+    lab.put(b"b", 5000)
+    lab.source = Lacking(lab.src)
+    assert await lab.sync() == {Outcome.VERIFIED: 2}
+    assert lab.src.keys("from") == [b"a", b"b"]
+    assert set(await reasons(lab)) == {LOST_METADATA}
 
 
 # --- files that others wrote ----------------------------------------------------------------------
