@@ -90,43 +90,64 @@ async def _try(
 
 async def _examine_source(route: Route) -> AsyncIterator[Finding]:
     flow, source = route.flow, route.source
-    bucket = flow.source.bucket
-    if any(mark in bucket for mark in "*?["):
-        names: list[str] = []
+    buckets, more = [flow.source.bucket], 0
+    if any(mark in flow.source.bucket for mark in "*?["):
 
         async def list_buckets() -> str:
-            found, more = await buckets_of(route)
-            names.extend(found)
-            return f"{len(found) + more} buckets are {flow.source.bucket}"
+            nonlocal buckets, more
+            buckets, more = await buckets_of(route)
+            return f"{len(buckets) + more} buckets are {flow.source.bucket}"
 
         remedy = "allow s3:ListAllMyBuckets, or name one bucket in the flow's source"
+        buckets = []
         yield await _try(route, f"list the buckets of {source.name}", list_buckets, remedy)
-        if not names:
-            return
-        bucket = names[0]
-    found: list[Listed] = []
+    found: dict[str, list[Listed]] = {}  # the first objects of buckets that have any
+    for bucket in buckets:
+        yield await _examine_listing(route, bucket, found)
+    if more:
+        yield Finding(flow.name, "list the other buckets", ok=True, answer=f"{more} not tried")
+    if buckets:
+        bucket = next(iter(found), buckets[0])
+        async for finding in _examine_bucket(route, bucket, found.get(bucket, [])):
+            yield finding
 
-    async def list_page() -> str:
-        page = await source.list_page(bucket, flow.source.prefix, b"")
-        found.extend(page.entries[: selfsame.LOOKS])
-        return f"{len(page.entries)} objects{'' if page.last else ' and more'}"
 
-    place = f"{source.name}:{bucket}/{flow.source.prefix.decode(errors='backslashreplace')}"
-    remedy = "allow s3:ListBucket on the bucket; check its name, the region and the endpoint's url"
-    yield await _try(route, f"list {place}", list_page, remedy)
+async def _examine_bucket(route: Route, bucket: str, found: list[Listed]) -> AsyncIterator[Finding]:
+    """Try in one bucket what all will need, with the first of its objects."""
+    flow, remedy = route.flow, "choose another target bucket, or a prefix beside the source's"
     if selfsame.may_meet(route, bucket):
 
         async def compare() -> str:
             await selfsame.refuse_selfsame(route, bucket, found)
             return "they are two"
 
-        remedy = "choose another target bucket, or a prefix beside the source's"
-        yield await _try(route, f"tell {place} from {flow.target}", compare, remedy)
+        yield await _try(route, f"tell {_place(route, bucket)} from {flow.target}", compare, remedy)
     if flow.mode is Mode.MOVE:
         yield await _tell_apart(route, bucket)
-    if found:
-        async for finding in _examine_object(route, bucket, found[0]):
-            yield finding
+    if not found:
+        yield Finding(flow.name, "read an object", ok=True, answer="there is none: not tried")
+        return
+    async for finding in _examine_object(route, bucket, found[0]):
+        yield finding
+
+
+async def _examine_listing(route: Route, bucket: str, found: dict[str, list[Listed]]) -> Finding:
+    """Try to list a bucket; its first objects are among those *found* then."""
+
+    async def list_page() -> str:
+        page = await route.source.list_page(bucket, route.flow.source.prefix, b"")
+        if page.entries:
+            found[bucket] = page.entries[: selfsame.LOOKS]
+        return f"{len(page.entries)} objects{'' if page.last else ' and more'}"
+
+    remedy = "allow s3:ListBucket on the bucket; check its name, the region and the endpoint's url"
+    return await _try(route, f"list {_place(route, bucket)}", list_page, remedy)
+
+
+def _place(route: Route, bucket: str) -> str:
+    return (
+        f"{route.source.name}:{bucket}/{route.flow.source.prefix.decode(errors='backslashreplace')}"
+    )
 
 
 async def _tell_apart(route: Route, bucket: str) -> Finding:

@@ -1,4 +1,4 @@
-"""What deaths leave of probes at a target: whose it is, and when it goes."""
+"""What is tried with probes, and what deaths leave of them at a target: whose it is, and when it goes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from s3flow.engine.route import Route
 from s3flow.engine.selfsame import name_of, refuse_selfsame_for_moves
 from s3flow.engine.wayfinding import probe_name
 from s3flow.engine.wiring import RouteMaker, Wiring
+from s3flow.errors import AccessDenied
 from s3flow.events import Event, Warned
 from s3flow.model import Attributes, Place
 from s3flow.policies import Mode
@@ -24,7 +25,7 @@ from s3flow.probes import DELETE_PROBE, DOCTOR_BYTES, DOCTOR_PROBE, PROBE_LEFT
 from s3flow.state.sqlite import open_sqlite
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.upkeep import sweep, sweep_probes
-from tests.faults import Call, Faulty
+from tests.faults import Call, Faulty, Raising
 from tests.unit.lab import QUICK, Lab, store
 
 ABOUT = Attributes({}, {}, "STANDARD", 0)
@@ -90,6 +91,33 @@ async def test_two_daemons_with_flows_of_one_name_do_not_spoil_each_other_s_tria
     await refuse_selfsame_for_moves(route_of(lab, "ours"), "from")  # raised Conflict
     assert lab.source.other is None
     assert lab.dst.keys("to") == []
+
+
+# --- what is tried -------------------------------------------------------------------------------
+
+
+async def test_all_buckets_are_tried_and_what_is_in_any_of_them_is_read(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    for name in ("a-empty", "b-closed", "c-full"):
+        lab.src.make_bucket(name)
+    lab.src.put("c-full", b"key", b"content")
+    lab.change(source=Place("src", "*", b""), target=Place("dst", "{bucket}", b""))
+    closed = Raising(
+        lab.src,
+        AccessDenied("no"),
+        lambda call: call.method == "list_page" and call.args[0] == "b-closed",
+    )
+    lab.source = closed
+    told = {each.tried: each for each in [it async for it in examine(route_of(lab, "doctor/x"))]}
+    assert told["list src:a-empty/"].ok
+    assert not told["list src:b-closed/"].ok
+    assert told["read 'key'"].ok
+
+
+async def test_an_empty_source_is_no_proof_that_it_can_be_read(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    told = {each.tried: each for each in [it async for it in examine(route_of(lab, "doctor/x"))]}
+    assert "not tried" in told["read an object"].answer
 
 
 # --- what is left --------------------------------------------------------------------------------
