@@ -1,4 +1,4 @@
-"""Uploads in parts at targets and sources that hold, say or send what they should not."""
+"""Uploads to targets, and from sources, that hold, say or send what they should not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from s3flow.engine.verify import multipart_etag
 from s3flow.errors import Conflict
 from s3flow.events import BytesMoved
 from s3flow.model import Attributes, Outcome, Part
+from s3flow.policies import Overwrite
 from tests.faults import BitFlipping, Call, Faulty, LostAnswer, Recording
 from tests.unit.lab import PARTS, Lab, store
 
@@ -38,7 +39,7 @@ class Watched(Recording):
 
     async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
         answer = await super().around(call, go)
-        if call.method == "complete_multipart_upload":
+        if call.method in {"complete_multipart_upload", "put_object"}:
             self.seen.append(self.inner.peek("to", b"a").data)
         return answer
 
@@ -76,6 +77,14 @@ async def test_what_the_source_s_checksum_shows_to_be_damaged_is_never_seen_at_t
 ) -> None:
     lab.source = store("src", "from", with_checksums=True)
     data = lab.put(b"a", SIZE, part_size=part_size, encryption="" if part_size else "aws:kms")
+    lab.source = BitFlipping(lab.src, 10)
+    lab.target = target = Watched(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert target.seen == [data]
+
+
+async def test_what_the_source_s_md5_shows_to_be_damaged_is_refused_by_the_target(lab: Lab) -> None:
+    data = lab.put(b"a", 500)
     lab.source = BitFlipping(lab.src, 10)
     lab.target = target = Watched(lab.dst)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
@@ -202,6 +211,14 @@ async def test_what_was_completed_in_the_dark_and_has_no_digest_is_called_unprov
     await completed_in_the_dark(lab)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert await lab.proofs() == {("multipart", "size"): 1}
+
+
+async def test_what_was_completed_in_the_dark_is_no_object_of_others(lab: Lab) -> None:
+    lab.change(overwrite=Overwrite.NEVER)
+    lab.put(b"a", SIZE)
+    await completed_in_the_dark(lab)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
 
 
 # --- uploads of others ------------------------------------------------------------------------------
