@@ -379,3 +379,21 @@ async def test_doctor_lets_the_store_copy_an_object_that_can_be_read(
         assert "target's credentials: no byte" in each.answer
     assert lab.dst.keys("to") == []
     assert lab.uploads() == []
+
+
+async def test_equal_etags_of_no_known_form_prove_no_copy(tmp_path: Path) -> None:
+    """Some stores call every object the same."""
+
+    class Odd(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            answer = await go()
+            if call.method == "copy_object":
+                answer.etag = self.inner.peek("to", b"a").etag = "odd"
+            return answer
+
+    source = store("src", "from")
+    lab = Lab(tmp_path, source, Odd(store("dst", "to", beside=source)))
+    lab.put(b"a", 100)
+    source.peek("from", b"a").etag = "odd"  # type: ignore[union-attr]
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert await lab.proofs() == {("server_copy", "size"): 1}
