@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -293,3 +294,20 @@ def test_a_token_names_one_version_of_one_object(
     same = plan.transfer_token("src", one) == plan.transfer_token("src", other)
     assert same == (one == other)
     assert plan.transfer_token("src", one) != plan.transfer_token("dst", one)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"bucket": "o"}, {"key": b"o"}, {"etag": "o"}, {"size": 2}, {"modified": 2}, {"flow": "o"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_token_names_a_version_of_an_object_whatever_the_flow(other: dict[str, Any]) -> None:
+    one = plan.as_transfer("flow", "bucket", Listed(b"key", 1, "etag", 1, "STANDARD"))
+    token = plan.transfer_token("src", one)
+    assert (plan.transfer_token("src", one._replace(**other)) == token) is ("flow" in other)
+    assert plan.transfer_token("other", one) != token
+
+
+def test_no_part_is_smaller_than_the_target_takes() -> None:
+    limits = Limits(min_part_size=5 * plan.MIB)
+    assert plan.fit_layout(20 * plan.MIB, plan.MIB, limits).part_size == 5 * plan.MIB
