@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
 PART = 8  # characters of a secret that are never shown; shorter secrets are of tests, and parts of words
@@ -44,17 +44,21 @@ class Secrets:
 
 
 def forms(value: str) -> Iterator[str]:
-    """Give how a secret is written where it is not hex."""
-    raw = value.encode()
-    yield value
+    """Give how a secret is written where it is not hex: as it is, in URLs and forms, in base64 of these."""
     quoted = quote(value, safe="")
-    yield quoted
+    for text in {value, quoted, quote(value), quote_plus(value)}:
+        yield text
+        yield from _in_base64(text.encode())
     yield quoted.replace("%2F", "%2f").replace("%2B", "%2b").replace("%3D", "%3d")
-    yield quote(value)
-    for lead in range(3):  # base64 reads differently by where in a longer text it begins
+
+
+def _in_base64(raw: bytes) -> Iterator[str]:
+    """Give its own digits: those between differ by where in a longer text it begins."""
+    for lead in range(3):
         text = base64.b64encode(b"\0" * lead + raw).decode()
-        end = len(text) if (lead + len(raw)) % 3 == 0 else len(text) - 4
-        yield text[4 if lead else 0 : end]  # the rest depends on what stands beside it
+        own = text[-(-lead * 8 // 6) : (lead + len(raw)) * 8 // 6]
+        yield own
+        yield own.replace("+", "-").replace("/", "_")
 
 
 def _windows(text: str, size: int) -> Iterator[str]:

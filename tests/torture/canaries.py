@@ -51,11 +51,11 @@ class Cage:
 
 
 def _forms(value: str) -> Iterable[bytes]:
-    raw = value.encode()
-    yield raw
-    yield quote(value, safe="").encode()
-    yield quote(value, safe="").lower().encode()
-    for lead in range(3):  # base64 reads differently by where in a longer text it begins
-        text = base64.b64encode(b"\0" * lead + raw)
-        # What neighbours or padding may change is left out.
-        yield text[4 if lead else 0 : len(text) - 4]
+    quoted = quote(value, safe="")
+    yield quoted.lower().encode()
+    for raw in (value.encode(), quoted.encode()):
+        yield raw
+        for lead in range(3):  # base64 reads differently by where in a longer text it begins
+            text = base64.b64encode(b"\0" * lead + raw)
+            # What neighbours may change is left out.
+            yield text[-(-lead * 8 // 6) : (lead + len(raw)) * 8 // 6]

@@ -109,11 +109,7 @@ class World:
             case "session":
                 return {**keys, "session_token": "${OWN_TOKEN}"}, environ
             case "role":
-                return {
-                    **keys,
-                    "role_arn": role,
-                    "external_id": self.secrets["external"][:30],
-                }, environ
+                return {**keys, "role_arn": role, "external_id": self.secrets["external"]}, environ
             case "web identity":
                 return {"role_arn": role, "web_identity_token_file": str(token)}, environ
             case "container":

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -13,6 +16,7 @@ from s3flow.errors import ConfigError, CredentialsMissing, S3flowError
 from s3flow.model import Doomed
 from s3flow.observe import logs
 from s3flow.policies import Guard
+from s3flow.secrecy import Secrets
 from s3flow.stores.s3 import S3Settings
 from s3flow.stores.s3.credentials import Keyring
 from tests.contract.s3_scripted import BUCKET, TOKEN, Answer, error, scripted
@@ -64,6 +68,20 @@ async def test_what_a_server_repeats_in_another_form_is_hidden() -> None:
     assert TOKEN[:9] not in said
     assert TOKEN.encode().hex()[:16] not in said
     assert told[4:12] not in said
+
+
+@pytest.mark.parametrize("lead", ["", "x", "xy"])
+@pytest.mark.parametrize("write", [str, partial(quote, safe=""), quote, quote_plus])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_form_that_a_server_repeats_in_base64_shows_no_part_of_a_secret(
+    lead: str, write: Callable[[str], str], encode: Callable[[bytes], bytes]
+) -> None:
+    secret = "cmgJ3KE 6yFbLyr+1Y=iAqf/H4ZHVH+AT6OE"
+    before, written = f"{lead}ExternalId=", write(secret)
+    said = encode(f"{before}{written}&RoleArn=arn".encode()).decode()
+    # What has bits of its neighbours alone, or of both, is left.
+    begin, end = -(-len(before) * 8 // 6), len(before + written) * 8 // 6
+    assert Secrets([secret]).without(f"no {said}") == f"no {said[:begin]}***{said[end:]}"
 
 
 async def test_a_key_that_shares_letters_with_a_code_of_s3_hides_no_meaning() -> None:
