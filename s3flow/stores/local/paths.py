@@ -241,7 +241,8 @@ class Directories:
         if self._looks_up_folded and name in listed:
             return
         same = [it for it in listed if _fold(it) == folded and it != name]
-        if same or self._looks_up_folded:
+        # Asked again: whoever renamed or removed it meanwhile leaves nothing to overwrite.
+        if same or (self._looks_up_folded and exists(directory, name)):
             other = repr(shown(same[0])) if same else "another name"
             raise PathConflict(
                 f"{at}: the file system takes it for {other}, which is there already;"
@@ -380,10 +381,7 @@ def _folds(root: Directory) -> tuple[bool, bytes]:
             remove(root, probe)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return (
-                True,
-                b"",
-            )  # a full disk is waited for, not died of; and this errs on the safe side
+            return True, b""  # a full disk is waited for, not died of; this errs on the safe side
         raise translate(error, "the target root") from error
 
 
