@@ -28,7 +28,7 @@ METRICS = {
     "s3flow_backlog_objects": {"flow", "state"},
     "s3flow_backlog_bytes": {"flow", "state"},
     "s3flow_throughput_bytes_per_second": {"flow"},
-    "s3flow_eta_seconds": {"flow", "quantile"},
+    "s3flow_eta_seconds": {"flow", "likelihood"},
     "s3flow_tasks": set(),
     "s3flow_loop_lag_seconds": set(),
     "s3flow_loop_blocks": {"place"},

@@ -1,4 +1,4 @@
-"""What a hostile reading of copies between accounts found, each held by a test."""
+"""Copies between accounts: keys that change or are repeated, and a doctor who leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects that a reading of the local store found: each of these failed once."""
+"""Folders that change, fill up, or take two names for one while files go there."""
 
 from __future__ import annotations
 

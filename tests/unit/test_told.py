@@ -1,4 +1,4 @@
-"""What people and supervisors are told: defects that a reading found. Each of these failed once."""
+"""What people and supervisors are told of buckets, stores and flows, and how a stop is heard."""
 
 from __future__ import annotations
 

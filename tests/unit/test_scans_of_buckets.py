@@ -1,4 +1,4 @@
-"""Scans over several buckets: defects that a reading found. Each of these failed once."""
+"""Scans over several buckets, of which some refuse, vanish or are left out."""
 
 from __future__ import annotations
 

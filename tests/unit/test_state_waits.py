@@ -1,4 +1,4 @@
-"""States that cannot be written, and waits that never end: each of these failed once."""
+"""States that cannot be written, and waits that must end."""
 
 from __future__ import annotations
 

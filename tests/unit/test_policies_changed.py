@@ -1,4 +1,4 @@
-"""What settings that change, and retries, do to what was decided: each of these failed once."""
+"""What settings that change, and retries, do to what was decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads that nobody would have aborted: each of these failed once."""
+"""Uploads that nobody would have aborted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a review of the listing in ranges found."""
+"""What long listings ask of ranges and of the state: cuts between names, a recent SQLite, small slices."""
 
 from __future__ import annotations
 
