@@ -65,12 +65,12 @@ STORING = (
 DATABASE = (
     Failure(
         "B-90", "two keys that differ by case or accents are one row on a server",
-        ("contract/test_state.py::test_keys_are_bytes_and_every_one_is_its_own_object",
+        ("contract/test_state_scans.py::test_keys_are_bytes_and_every_one_is_its_own_object",
          "contract/test_audit.py::test_keys_that_look_alike_stay_apart_by_the_old_names"),
     ),
     Failure(
         "B-91", "a key and the same key with blanks behind it compare as equal",
-        ("contract/test_state.py::test_keys_are_bytes_and_every_one_is_its_own_object",),
+        ("contract/test_state_scans.py::test_keys_are_bytes_and_every_one_is_its_own_object",),
     ),
     Failure(
         "B-92", "a server cuts or refuses what it is given: emoji, long keys, other engines and modes",
@@ -94,7 +94,7 @@ DATABASE = (
     Failure(
         "B-95", "a server comes back without what it had committed",
         (COMMITS + "test_a_server_that_lost_commits_is_not_written_to",
-         "contract/test_review_mysql.py::test_an_older_backup_is_not_taken_for_another_daemon"),
+         "contract/test_mysql_troubles.py::test_an_older_backup_is_not_taken_for_another_daemon"),
     ),
 )  # fmt: skip
 

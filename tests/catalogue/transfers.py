@@ -124,7 +124,7 @@ WRITING = (
          PARTS + "test_an_upload_whose_creation_was_answered_into_the_void_is_aborted",
          PARTS + "test_a_version_that_is_superseded_between_runs_leaves_no_upload",
          PARTS + "test_a_killed_upload_goes_on_with_the_missing_parts_only",
-         "contract/test_state.py::test_an_upload_that_is_about_to_be_asked_for_leaves_its_mark",
+         "contract/test_state_claims.py::test_an_upload_that_is_about_to_be_asked_for_leaves_its_mark",
          "contract/test_s3_foreign_answers.py::test_what_names_another_is_not",
          "e2e/test_kill.py::test_ten_kills_change_nothing",
          KILL + "test_killed_at_its_points_it_goes_on"),

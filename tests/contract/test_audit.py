@@ -17,7 +17,7 @@ from s3flow.state import audit
 from s3flow.state.audit import Check
 from s3flow.state.queries import fetch
 from s3flow.state.store import SqlState
-from tests.contract.test_state import (
+from tests.contract.state_kit import (
     FLOW,
     ODD_KEYS,
     Home,

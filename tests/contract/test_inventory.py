@@ -6,8 +6,8 @@ from s3flow.model import Change, Discovered, Listed, PageChanges, State
 from s3flow.ports import StateStore
 from s3flow.records import ClassStates, ClassTotal, Unlisted
 from s3flow.state.store import SqlState
+from tests.contract.state_kit import FLOW, Home, home, state
 from tests.contract.test_audit import query, text, verified
-from tests.contract.test_state import FLOW, Home, home, state
 
 __all__ = ["home", "state"]  # fixtures
 NAME = FLOW.name

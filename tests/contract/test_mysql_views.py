@@ -13,7 +13,7 @@ from s3flow.state.address import MySqlAddress
 from s3flow.state.mysql import dialect, literals
 from s3flow.state.opening import open_state
 from tests import mariadb
-from tests.contract.test_state import FLOW
+from tests.contract.state_kit import FLOW
 
 MOMENT = dt.datetime(2026, 11, 20, 23, 30, 5)  # noqa: DTZ001  as the server gives it: in UTC
 KEYS = sorted([b"a", b"A", b"a ", "\u00e9".encode(), "e\u0301".encode(), b"k" * 1024])

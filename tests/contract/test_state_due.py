@@ -6,7 +6,7 @@ import pytest
 
 from s3flow.model import Change, Proof, State
 from s3flow.ports import StateStore
-from tests.contract.test_state import FLOW, Home, found, home, merge, state
+from tests.contract.state_kit import FLOW, Home, found, home, merge, state
 
 __all__ = ["home", "state"]
 NAME = FLOW.name

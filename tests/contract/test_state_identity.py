@@ -6,7 +6,7 @@ from pathlib import Path
 
 from s3flow.state.address import SqliteAddress
 from s3flow.state.opening import open_state
-from tests.contract.test_state import Home, home
+from tests.contract.state_kit import Home, home
 
 __all__ = ["home"]
 

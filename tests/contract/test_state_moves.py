@@ -14,7 +14,7 @@ from s3flow.ports import StateStore
 from s3flow.records import Fact, Hold
 from s3flow.state.address import SqliteAddress
 from s3flow.state.holds import FileHolds, open_holds
-from tests.contract.test_state import FLOW, Home, found, home, merge, state
+from tests.contract.state_kit import FLOW, Home, found, home, merge, state
 
 __all__ = ["home", "state"]
 NAME = FLOW.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from s3flow.model import UNKNOWN_UPLOAD, Change, Discovered, Proof, State
 from s3flow.ports import StateStore
-from tests.contract.test_state import FLOW, claim_keys, counts, found, home, listed, merge, state
+from tests.contract.state_kit import FLOW, claim_keys, counts, found, home, listed, merge, state
 
 __all__ = ["home", "state"]
 NAME = FLOW.name

@@ -6,7 +6,7 @@ from s3flow.model import Change, Proof, State, Transfer
 from s3flow.policies import VERIFICATION_FAILED
 from s3flow.ports import StateStore
 from s3flow.records import Fact, Scrubbed
-from tests.contract.test_state import FLOW, ODD_KEYS, Home, found, home, merge, state
+from tests.contract.state_kit import FLOW, ODD_KEYS, Home, found, home, merge, state
 
 __all__ = ["home", "state"]
 NAME = FLOW.name

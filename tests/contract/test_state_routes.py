@@ -7,7 +7,7 @@ from dataclasses import replace
 from s3flow.model import Verdict
 from s3flow.policies import CopyBy
 from s3flow.ports import StateStore
-from tests.contract.test_state import FLOW, Home, home, state
+from tests.contract.state_kit import FLOW, Home, home, state
 
 __all__ = ["home", "state"]
 NAME = FLOW.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from s3flow.ports import StateStore
 from s3flow.records import MONEY, Spending
-from tests.contract.test_state import FLOW, Home, home, state
+from tests.contract.state_kit import FLOW, Home, home, state
 
 __all__ = ["home", "state"]
 NAME = FLOW.name

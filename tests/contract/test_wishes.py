@@ -9,7 +9,7 @@ import pytest
 
 from s3flow.errors import StateError
 from s3flow.state.wishes import FileWishes, open_wishes
-from tests.contract.test_state import FLOW, Home, home
+from tests.contract.state_kit import FLOW, Home, home
 
 __all__ = ["home"]
 NAME = FLOW.name

@@ -1,4 +1,4 @@
-"""Servers that were restored, emptied, or are behind a proxy: what each of these did was wrong once."""
+"""Servers that were restored, emptied, or are behind a proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from s3flow.state.opening import open_state
 from s3flow.state.steps import Fetch, Steps
 from tests import mariadb, servers
 from tests.contract.mysql_kit import count, make_counter, opened, seen
-from tests.contract.test_state import FLOW, found, merge
+from tests.contract.state_kit import FLOW, found, merge
 
 CONNECTIONS = "SELECT id FROM information_schema.processlist WHERE db = '{}'"
 
