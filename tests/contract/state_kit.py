@@ -7,17 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from s3flow.model import (
-    Change,
-    Discovered,
-    Flow,
-    Listed,
-    PageChanges,
-    Place,
-    Scan,
-    State,
-    Transfer,
-)
+from s3flow.model import Change, Discovered, Flow, Listed, PageChanges, Place, Scan, State, Transfer
 from s3flow.ports import StateStore
 from s3flow.state.address import SqliteAddress, StateAddress
 from s3flow.state.opening import open_state

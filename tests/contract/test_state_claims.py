@@ -5,24 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from s3flow.model import (
-    Change,
-    Discovered,
-    Listed,
-    State,
-    Transfer,
-)
+from s3flow.model import Change, Discovered, Listed, State, Transfer
 from s3flow.ports import StateStore
-from tests.contract.state_kit import (
-    FLOW,
-    Home,
-    claim_keys,
-    counts,
-    found,
-    home,
-    merge,
-    state,
-)
+from tests.contract.state_kit import FLOW, Home, claim_keys, counts, found, home, merge, state
 
 __all__ = ["home", "state"]  # fixtures
 
