@@ -83,7 +83,7 @@ ASKING = (
          LISTING + "test_an_empty_truncated_page_is_followed_by_its_token",
          WRITTEN + "test_listings_that_go_in_circles_are_bad_answers",
          "contract/test_state_scans.py::test_a_page_applied_twice_counts_once",
-         FLOWS + "test_a_listing_goes_on_behind_the_pages_that_were_merged"),
+         "unit/test_engine_changes.py::test_a_listing_goes_on_behind_the_pages_that_were_merged"),
     ),
 )  # fmt: skip
 
@@ -140,7 +140,7 @@ NAMING = (
     Failure("B-58", "a name or a path is longer than the disk takes, or a temporary name makes it so",
         (PATHS + "test_a_component_may_have_255_bytes_not_256",
          PATHS + "test_a_name_of_255_bytes_arrives_for_temporary_names_are_short",
-         PATHS + "test_a_key_of_512_components_arrives",
+         "unit/test_local_root.py::test_a_key_of_512_components_arrives",
          DISK + "test_an_error_of_the_system_is_named_for_what_to_do"),
     ),
     Failure("B-59", "a key has a NUL, a line break, or bytes that are no text",

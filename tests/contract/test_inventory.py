@@ -6,8 +6,8 @@ from s3flow.model import Change, Discovered, Listed, PageChanges, State
 from s3flow.ports import StateStore
 from s3flow.records import ClassStates, ClassTotal, Unlisted
 from s3flow.state.store import SqlState
+from tests.contract.audit_kit import query, text, verified
 from tests.contract.state_kit import FLOW, Home, home, state
-from tests.contract.test_audit import query, text, verified
 
 __all__ = ["home", "state"]  # fixtures
 NAME = FLOW.name

@@ -22,8 +22,8 @@ from s3flow.state.queries import fetch
 from s3flow.state.steps import Bulk, Steps
 from s3flow.state.store import SqlState
 from s3flow.state.transport import BadExport, exported, import_state
+from tests.contract.audit_kit import verified
 from tests.contract.state_kit import FLOW, ODD_KEYS, PLACES, Home, found, home, merge
-from tests.contract.test_audit import verified
 
 __all__ = ["home"]  # a fixture
 Make = Callable[[str], StateAddress]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,22 +15,11 @@ from hypothesis import strategies as st
 
 from s3flow.engine import listing as listing_module
 from s3flow.engine.discovery import Discovery
-from s3flow.engine.ranges import TOP, KeySpace
+from s3flow.engine.ranges import KeySpace
 from s3flow.engine.survey import Survey
 from s3flow.errors import ConnectionLost
 from s3flow.events import BucketFailed, PageMerged, ScanFinished
-from s3flow.model import (
-    OUTCOMES,
-    Flow,
-    KeyRange,
-    Limits,
-    Outcome,
-    PageChanges,
-    Place,
-    Row,
-    Scan,
-    State,
-)
+from s3flow.model import OUTCOMES, KeyRange, Limits, Outcome, PageChanges, Row, Scan, State
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, Raising, Recording, Slow
 from tests.unit.lab import FLOW, Lab, store
@@ -311,94 +300,3 @@ async def test_a_range_that_cannot_be_listed_fails_the_bucket_and_is_tried_by_it
     lab.source = whole
     assert await lab.sync(scan_only=True) == {Outcome.PENDING: 2000}
     assert lab.query("SELECT listed FROM scans") == [(2000,)]
-
-
-# --- where to cut ----------------------------------------------------------------------------
-
-
-def cuts(keys: Sequence[bytes], prefix: bytes = b"") -> list[bytes]:
-    """Cut what follows the first hundredth; then the half with more keys, again and again."""
-    keys = sorted(keys)
-    space, made, end = KeySpace(prefix), list[bytes](), None
-    cursor = keys[len(keys) // 100]
-    space.learn([keys[0], keys[1], cursor])
-    while len(made) < 12 and (cut := space.cut(cursor, end)) is not None:
-        made.append(cut)
-        before = [key for key in keys if cursor < key <= cut]
-        behind = [key for key in keys if key > cut and (end is None or key <= end)]
-        space.learn(behind[:5])
-        if len(behind) > len(before):
-            cursor = behind[4]
-        else:
-            end = cut
-    return made
-
-
-chance = random.Random(7)
-SPACES = {
-    "hex": [b"%032x" % chance.getrandbits(128) for _ in range(3000)],
-    "numbers": [b"img_%07d.jpg" % number for number in range(3000)],
-    "dates": [
-        b"logs/%d/%02d/%02d" % (2019 + n % 5, n % 12 + 1, n % 28 + 1) + b"-%d" % n
-        for n in range(3000)
-    ],
-    "long": [b"x" * 900 + b"/%08x" % chance.getrandbits(32) for _ in range(3000)],
-    "chinese": ["".join(chance.choices("天地玄黃宇宙洪荒", k=8)).encode() for _ in range(3000)],
-    "emoji": ["".join(chance.choices("😀😁😂🤣😃😄😅", k=8)).encode() for _ in range(3000)],
-}
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_some_early_cut_leaves_much_on_both_sides(name: str) -> None:
-    keys = sorted(set(SPACES[name]))
-    made = cuts(keys)
-    shares = [sum(key <= cut for key in keys) / len(keys) for cut in made]
-    assert any(0.1 < share < 0.9 for share in shares), shares
-
-
-@given(
-    keys=st.sets(st.binary(min_size=1, max_size=6) | names, min_size=1, max_size=20),
-    end=st.none() | st.binary(min_size=1, max_size=4) | names,
-)
-def test_a_cut_lies_between_and_is_utf8_whatever_was_seen(
-    keys: set[bytes], end: bytes | None
-) -> None:
-    space = KeySpace(b"")
-    space.learn(sorted(keys))
-    for cursor in keys:
-        cut = space.cut(cursor, end)
-        if cut is not None:
-            assert cursor < cut
-            assert end is None or cut < end
-            assert cut.decode().endswith(TOP)
-            for size in range(1, len(cut.decode())):
-                name = cut.decode()[:size]  # before the cut and not listed yet: so is all below it
-                assert name.encode() <= cursor or f"{name}/{TOP}".encode() < cut
-        assert space.left(min(keys), cursor, end, len(keys)) >= 0
-
-
-def test_a_cut_is_never_longer_than_a_key_may_be() -> None:
-    space = KeySpace(b"")
-    keys = ["😀".encode() * 255 + b"ab%d" % n for n in range(3)]
-    space.learn(keys)
-    end: bytes | None = None
-    for _ in range(20):
-        cut = space.cut(keys[0], end)
-        assert cut is None or len(cut) <= 1024
-        end = cut or end
-    assert space.cut(keys[0], end) is None
-
-
-def test_keys_outside_the_prefix_are_not_cut_at() -> None:
-    assert KeySpace(b"in/").cut(b"", None) is None
-    assert KeySpace(b"").cut(b"\xff", None) is None
-
-
-def test_flows_of_one_prefix_cut_below_it() -> None:
-    made = cuts([b"in/" + key for key in SPACES["hex"]], b"in/")
-    assert made
-    assert all(cut.startswith(b"in/") for cut in made)
-
-
-def test_a_flow_lists_in_eight_ranges_unless_told_otherwise() -> None:
-    assert Flow("x", Place("a", "b", b""), Place("c", "d", b"")).list_concurrency == 8
