@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from s3flow.engine.ranges import TOP, KeySpace
 from s3flow.model import Flow, Place
-
-characters = st.sampled_from("/09az-. ~\x7fé中文😀\U0010ffff")
-names = st.text(characters, min_size=1, max_size=4).map(str.encode)
+from tests.unit.test_listing import names
 
 
 def cuts(keys: Sequence[bytes], prefix: bytes = b"") -> list[bytes]:
