@@ -35,10 +35,8 @@ from s3flow.observe.watchdog import watch_for_blocks
 from s3flow.observe.wording import in_short
 from s3flow.policies import Mode
 from s3flow.process import Ending, allow_open_files, heeding_stops, unless, usable_cpus
-from s3flow.state.holds import open_holds
-from s3flow.state.opening import FOREVER, open_state
+from s3flow.state.opening import FOREVER, open_holds, open_state, open_wishes
 from s3flow.state.store import SqlState
-from s3flow.state.wishes import open_wishes
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.s3 import S3Settings
 

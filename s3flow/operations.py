@@ -10,8 +10,7 @@ from s3flow.errors import ConfigError, StateEmpty
 from s3flow.model import Flow
 from s3flow.observe.board import read_snapshots
 from s3flow.observe.progress import FlowSnapshot, snapshot
-from s3flow.state.holds import open_holds
-from s3flow.state.opening import open_state
+from s3flow.state.opening import open_holds, open_state
 from s3flow.state.store import SqlState
 
 Failure = tuple[str, bytes, str, str]  # bucket, key, reason, message

@@ -19,7 +19,7 @@ def hold(
 ) -> None:
     """Delete no sources of a flow from now on; it copies on. Holds until `s3flow release`."""
     from s3flow.records import Hold
-    from s3flow.state.holds import open_holds
+    from s3flow.state.opening import open_holds
 
     settings, _ = load_settings(config, [flow])
     said = Hold(why or "a person holds it", time.time())
@@ -29,7 +29,7 @@ def hold(
 
 def release(flow: Flow, config: Config = DEFAULT_CONFIG) -> None:
     """Let sources be deleted again, after `s3flow hold` or the circuit breaker."""
-    from s3flow.state.holds import open_holds
+    from s3flow.state.opening import open_holds
 
     settings, _ = load_settings(config, [flow])
     was_held = run_async(open_holds(settings.daemon.state_address).drop(flow))

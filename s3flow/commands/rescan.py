@@ -48,8 +48,7 @@ def _reading(flows: list[Flow], bucket: str) -> list[Flow]:
 
 async def _rescan(settings: Settings, flows: list[Flow], bucket: str | None) -> dict[str, str]:
     from s3flow.errors import StateLocked
-    from s3flow.state.opening import open_state
-    from s3flow.state.wishes import open_wishes
+    from s3flow.state.opening import open_state, open_wishes
 
     address = settings.daemon.state_address
     try:

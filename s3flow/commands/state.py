@@ -57,8 +57,7 @@ def upgrade(config: Config = DEFAULT_CONFIG) -> None:
 
 async def _export(settings: Settings, file: Path) -> int:
     from s3flow.commands.output import written
-    from s3flow.state.holds import open_holds
-    from s3flow.state.opening import open_state, schema_version
+    from s3flow.state.opening import open_holds, open_state, schema_version
     from s3flow.state.transport import exported
 
     address, rows = settings.daemon.state_address, -2  # the first line and the last are none
@@ -81,8 +80,7 @@ async def _export(settings: Settings, file: Path) -> int:
 
 
 async def _import(settings: Settings, file: Path) -> dict[str, int]:
-    from s3flow.state.holds import open_holds
-    from s3flow.state.opening import open_state
+    from s3flow.state.opening import open_holds, open_state
     from s3flow.state.transport import import_state
 
     try:

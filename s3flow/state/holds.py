@@ -10,18 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3flow.errors import StateError
-from s3flow.ports import Holds
 from s3flow.records import Hold
-from s3flow.state.address import MySqlAddress, StateAddress
-
-
-def open_holds(address: StateAddress) -> Holds:
-    """Give the holds that belong to the state at *address*."""
-    if isinstance(address, MySqlAddress):
-        from s3flow.state.mysql.holds import MySqlHolds
-
-        return MySqlHolds(address)
-    return FileHolds(address.path)
 
 
 def as_text(hold: Hold) -> str:

@@ -1,4 +1,4 @@
-"""Opens the state wherever its address says; imports only the driver that it needs."""
+"""Opens the state, and what is kept beside it, by its address; imports only the driver that it needs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import math
 import time
 
 from s3flow.errors import StateError
-from s3flow.ports import Clock
+from s3flow.ports import Clock, Holds, Wishes
 from s3flow.state import sql
 from s3flow.state.address import MySqlAddress, StateAddress
+from s3flow.state.holds import FileHolds
 from s3flow.state.store import SqlState
+from s3flow.state.wishes import FileWishes
 
 BRIEF = 10.0  # seconds that a command, which somebody waits for, goes on trying
 FOREVER = math.inf  # a daemon waits: work goes on when the server is back
@@ -80,3 +82,21 @@ async def schema_version(address: StateAddress) -> tuple[int, int]:
     from s3flow.state.database import recorded_version as version_of_file
 
     return await asyncio.to_thread(version_of_file, address.path), len(sql.migrations("sqlite"))
+
+
+def open_holds(address: StateAddress) -> Holds:
+    """Give the holds that belong to the state at *address*."""
+    if isinstance(address, MySqlAddress):
+        from s3flow.state.mysql.holds import MySqlHolds
+
+        return MySqlHolds(address)
+    return FileHolds(address.path)
+
+
+def open_wishes(address: StateAddress) -> Wishes:
+    """Give the wishes that belong to the state at *address*."""
+    if isinstance(address, MySqlAddress):
+        from s3flow.state.mysql.wishes import MySqlWishes
+
+        return MySqlWishes(address)
+    return FileWishes(address.path)

@@ -7,19 +7,8 @@ import os
 from pathlib import Path
 
 from s3flow.errors import StateError
-from s3flow.ports import Wishes
-from s3flow.state.address import MySqlAddress, StateAddress
 
 LOOK_AGAIN = 2.0  # seconds; it costs one call of the system
-
-
-def open_wishes(address: StateAddress) -> Wishes:
-    """Give the wishes that belong to the state at *address*."""
-    if isinstance(address, MySqlAddress):
-        from s3flow.state.mysql.wishes import MySqlWishes
-
-        return MySqlWishes(address)
-    return FileWishes(address.path)
 
 
 class FileWishes:

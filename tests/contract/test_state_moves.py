@@ -13,7 +13,8 @@ from s3flow.policies import LOST_METADATA
 from s3flow.ports import StateStore
 from s3flow.records import Fact, Hold
 from s3flow.state.address import SqliteAddress
-from s3flow.state.holds import FileHolds, open_holds
+from s3flow.state.holds import FileHolds
+from s3flow.state.opening import open_holds
 from tests.contract.state_kit import FLOW, Home, found, home, merge, state
 
 __all__ = ["home", "state"]

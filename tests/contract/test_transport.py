@@ -16,8 +16,7 @@ from s3flow.records import Hold
 from s3flow.state import sql, transport
 from s3flow.state.address import StateAddress
 from s3flow.state.audit import Check
-from s3flow.state.holds import open_holds
-from s3flow.state.opening import open_state, schema_version
+from s3flow.state.opening import open_holds, open_state, schema_version
 from s3flow.state.queries import fetch
 from s3flow.state.steps import Bulk, Steps
 from s3flow.state.store import SqlState

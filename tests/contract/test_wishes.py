@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from s3flow.errors import StateError
-from s3flow.state.wishes import FileWishes, open_wishes
+from s3flow.state.opening import open_wishes
+from s3flow.state.wishes import FileWishes
 from tests.contract.state_kit import FLOW, Home, home
 
 __all__ = ["home"]

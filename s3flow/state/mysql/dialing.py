@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
+from typing import TypeVar
 
 import aiomysql
 from pymysql.constants import CLIENT
+from pymysql.err import Error
 
 from s3flow.errors import StateError
 from s3flow.state.address import MySqlAddress
 from s3flow.state.mysql.session import Session
+from s3flow.state.steps import Steps
+
+T = TypeVar("T")
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc] # it has no types
@@ -59,6 +65,19 @@ async def dial(address: MySqlAddress, *, read_only: bool) -> Session:
         session.close()
         raise
     return session
+
+
+async def ask(address: MySqlAddress, work: Callable[[], Steps[T]], trouble: str) -> T:
+    """Do *work* over a connection of its own. Raises `StateError`, which says *trouble* and why."""
+    session: Session | None = None
+    try:
+        session = await dial(address, read_only=False)
+        return await session.run(work())
+    except (Error, OSError, EOFError, TimeoutError) as error:
+        raise StateError(f"state {address}: {trouble}: {error}") from error
+    finally:
+        if session is not None:
+            await session.end()
 
 
 def _context(address: MySqlAddress) -> ssl.SSLContext | None:

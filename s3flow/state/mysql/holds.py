@@ -7,20 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pymysql.err import Error
-
-from s3flow.errors import StateError
 from s3flow.records import Hold
 from s3flow.state import sql
 from s3flow.state.address import MySqlAddress
 from s3flow.state.holds import as_text, from_text
-from s3flow.state.mysql.dialing import dial
-from s3flow.state.mysql.session import Session
+from s3flow.state.mysql.dialing import ask
 from s3flow.state.steps import Execute, Fetch, Steps, first
 
 T = TypeVar("T")
 REMEMBERED = 2.0  # seconds
-_DRIVER = (Error, OSError, EOFError, TimeoutError)
 
 
 class MySqlHolds:
@@ -65,17 +60,7 @@ class MySqlHolds:
         return await self._run(work)
 
     async def _run(self, work: Callable[[], Steps[T]]) -> T:
-        session: Session | None = None
-        try:
-            session = await dial(self._address, read_only=False)
-            return await session.run(work())
-        except _DRIVER as error:
-            raise StateError(
-                f"state {self._address}: holds cannot be asked for: {error}"
-            ) from error
-        finally:
-            if session is not None:
-                await session.end()
+        return await ask(self._address, work, "holds cannot be asked for")
 
 
 def _name(flow: str) -> str:

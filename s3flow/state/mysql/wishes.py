@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from pymysql.err import Error
-
-from s3flow.errors import StateError
 from s3flow.state import sql
 from s3flow.state.address import MySqlAddress
-from s3flow.state.mysql.dialing import dial
-from s3flow.state.mysql.session import Session
+from s3flow.state.mysql.dialing import ask
 from s3flow.state.steps import Execute, Fetch, Steps
 
 T = TypeVar("T")
 LOOK_AGAIN = 15.0  # seconds; it costs a connection
-_DRIVER = (Error, OSError, EOFError, TimeoutError)
 _WISHES = "SELECT name FROM meta WHERE name >= ? AND name < ? ORDER BY name"
 
 
@@ -49,14 +44,4 @@ class MySqlWishes:
         return await self._run(work)
 
     async def _run(self, work: Callable[[], Steps[T]]) -> T:
-        session: Session | None = None
-        try:
-            session = await dial(self._address, read_only=False)
-            return await session.run(work())
-        except _DRIVER as error:
-            raise StateError(
-                f"state {self._address}: listings cannot be asked for: {error}"
-            ) from error
-        finally:
-            if session is not None:
-                await session.end()
+        return await ask(self._address, work, "listings cannot be asked for")
