@@ -181,7 +181,8 @@ class Session:
     async def is_read_only(self) -> bool:
         """Say whether the server takes no writes, but those of its administrators."""
         [(setting,)] = await self.fetch("SELECT @@GLOBAL.read_only")
-        return bool(int(setting))
+        # A number, or of MariaDB's later versions (MDEV-36425) a name: there are several ways of it.
+        return str(setting).upper() not in {"0", "OFF"}
 
     # --- steps --------------------------------------------------------------------------------
 
