@@ -110,7 +110,9 @@ class News:
         self.blocked[event.flow] = f"{event.reason}: {shown(event.message)}"
 
     def _flow_unblocked(self, event: events.FlowUnblocked) -> None:
-        self.blocked.pop(event.flow, None)
+        # Another worker process may be blocked by something else.
+        if self.blocked.get(event.flow, "").partition(":")[0] == event.reason:
+            del self.blocked[event.flow]
 
     def _deletes_held(self, event: events.DeletesHeld) -> None:
         self.holding[event.flow] = f"{event.reason}: {shown(event.message)}"

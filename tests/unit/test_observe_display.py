@@ -198,6 +198,8 @@ def test_blocks_come_and_go() -> None:
     news = heard(events.FlowBlocked("docs", "target_full", "nas: no room left", 30.0))
     assert "docs  blocked (target_full)" in lines_of(take(BUSY), news=news)[0]
     assert "  blocked by target_full: nas: no room left" in lines_of(take(BUSY), news=news)
+    news(events.FlowUnblocked("docs", "clock_skewed"))  # another worker process's
+    assert news.blocked
     news(events.FlowUnblocked("docs", "target_full"))
     assert not any("blocked" in line for line in lines_of(take(BUSY), news=news))
 
