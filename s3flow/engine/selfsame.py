@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from s3flow.engine import plan
 from s3flow.engine.route import Route
-from s3flow.errors import Conflict, Permanent, SameObject
-from s3flow.model import Attributes, Listed, ObjectInfo
+from s3flow.errors import Conflict, Permanent, S3flowError, SameObject
+from s3flow.model import Attributes, Listed, ObjectInfo, Stored
 from s3flow.probes import DELETE_PROBE, FOLDER_PROBE, ending
 
+TRIES = 3  # to remove a probe
 LOOKS = 3  # objects that must be the same ones on both sides
 _PLAIN = Attributes({}, {}, "STANDARD", 0)
 
@@ -103,13 +104,30 @@ async def refuse_selfsame_for_moves(route: Route, bucket: str) -> None:
                 f"else, so that it is not known whether {flow.source} and {flow.target} are the same"
             )
     finally:
-        await target.discard(there, place, stored)
+        await _take_back(route, there, place, stored)
     if seen:
         raise SameObject(
             f"{flow.source} and {flow.target} are the same objects: what was written to {there} by "
             f"{target.name} is seen in {bucket} by {route.source.name}. A move would delete its own "
             "copies; choose another target bucket, or a prefix beside the source's"
         )
+
+
+async def _take_back(route: Route, bucket: str, key: bytes, probe: Stored) -> None:
+    """Remove what was written to be looked for; failing at that, it stays until the flow's next one."""
+    tries = 0
+    while True:
+        try:
+            await route.target.discard(bucket, key, probe)
+        except Permanent:
+            raise
+        except S3flowError:
+            tries += 1
+            if tries == TRIES:
+                raise
+            await route.stopped_within(route.backoff.delay(tries))
+        else:
+            return
 
 
 class _Mark:

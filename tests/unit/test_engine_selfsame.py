@@ -14,9 +14,9 @@ from s3flow.engine.retry import Backoff
 from s3flow.engine.selfsame import refuse_selfsame_for_moves
 from s3flow.engine.survey import Survey
 from s3flow.engine.wiring import RouteMaker, Wiring
-from s3flow.errors import Conflict, SameObject
+from s3flow.errors import Conflict, SameObject, TargetUnavailable
 from s3flow.events import BucketFailed
-from s3flow.model import Outcome, Place
+from s3flow.model import Listed, Outcome, Page, Place
 from s3flow.policies import Mode
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.local import LocalStore
@@ -175,6 +175,29 @@ async def test_the_probe_goes_even_if_nobody_can_look_for_it(tmp_path: Path) -> 
     assert lab.dst.keys("to") == []
 
 
+class AwayOnce(Faulty):
+    """Cannot remove anything the first time."""
+
+    def __init__(self, inner: Any, error: Exception) -> None:
+        super().__init__(inner)
+        self.errors = [error]
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "discard" and self.errors:
+            raise self.errors.pop()
+        return await go()
+
+
+@pytest.mark.parametrize("error", [TargetUnavailable("away"), ConnectionLost("cut")])
+async def test_a_target_that_was_away_for_a_moment_keeps_no_probe(
+    tmp_path: Path, error: Exception
+) -> None:
+    lab = Lab(tmp_path)
+    lab.target = AwayOnce(lab.target, error)
+    await refuse_selfsame_for_moves(_route(lab), "from")
+    assert lab.dst.keys("to") == []
+
+
 class Dying(Faulty):
     """Is never heard of again once it has written a probe."""
 
@@ -245,6 +268,56 @@ async def test_a_probe_that_another_one_removed_proves_nothing(tmp_path: Path) -
     with pytest.raises(SameObject):
         await refuse_selfsame_for_moves(_route(lab), "from")
     assert lab.dst.keys("to") == []
+
+
+async def test_a_probe_that_the_target_could_not_keep_is_told_for_what_it_is(
+    tmp_path: Path,
+) -> None:
+    lab = moving(tmp_path, "", "")
+
+    class Full(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            return [TargetUnavailable("full")] if call.method == "settle" else await go()
+
+    lab.target = Full(lab.dst)
+    with pytest.raises(TargetUnavailable, match="full"):
+        await refuse_selfsame_for_moves(_route(lab), "from")
+    assert lab.dst.keys("to") == []
+
+
+async def test_another_object_of_the_probe_s_name_is_not_the_probe(tmp_path: Path) -> None:
+    """As a flow of that name has left it at the source, for another target."""
+    lab = Lab(tmp_path)
+    lab.change(mode=Mode.MOVE)
+
+    class Left(Faulty):
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method != "list_page" or b"s3flow-probe-" not in call.args[1]:
+                return await go()
+            return Page([Listed(call.args[1], 1, "etag", 1, "STANDARD")], last=True)
+
+    lab.source = Left(lab.src)
+    await refuse_selfsame_for_moves(_route(lab), "from")
+    assert lab.dst.keys("to") == []
+
+
+async def test_a_copy_to_another_bucket_of_the_account_may_have_any_prefix(tmp_path: Path) -> None:
+    src = store("src", "from")
+    lab = Lab(tmp_path, src, store("dst", "to", beside=src))
+    lab.change(target=Place("dst", "to", b"b/"))
+    lab.put(b"a", 10)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+
+
+async def test_a_rewrite_does_not_copy_a_bucket_into_itself_either(tmp_path: Path) -> None:
+    src = store("src", "from")
+    lab = Lab(tmp_path, src, alias(src, "from", "from"))
+    lab.change(target=Place("dst", "from", b""), rewrite=(("", "x/"),))
+    lab.put(b"a", 10)
+    assert await lab.sync() == {}
+    assert [failed.reason for failed in lab.of(BucketFailed)] == [SameObject.reason]
+    assert src.keys("from") == [b"a"]
 
 
 async def test_doctor_tells(tmp_path: Path) -> None:
