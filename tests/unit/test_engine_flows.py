@@ -8,7 +8,7 @@ from s3flow.errors import AccessDenied, FlowChanged
 from s3flow.events import Recorded, ScanFinished
 from s3flow.model import Filters, Limits, Outcome, Place
 from s3flow.policies import Overwrite, RestorePolicy, TagPolicy
-from s3flow.stores.memory import MemoryStore
+from s3flow.stores.memory import TOKEN_HEADER, MemoryStore
 from tests.faults import Faulty, LostAnswer, Recording
 from tests.unit.flows_kit import BOUNDARIES, lab
 from tests.unit.lab import PARTS, Lab, left_tasks, store
@@ -281,3 +281,10 @@ async def test_never_overwrite_does_not_refuse_its_own_work_after_a_lost_answer(
     lab.target = LostAnswer(lab.dst, method)
     await lab.sync()
     assert lab.differences() == []
+
+
+async def test_what_another_flow_wrote_on_its_copy_does_not_travel_on(lab: Lab) -> None:
+    """By it a flow knows a copy as its own, and would take this one for that."""
+    lab.put(b"a", 100, headers={TOKEN_HEADER: "of another", "x-amz-meta-a": "b"})
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.dst.peek("to", b"a").headers == {"x-amz-meta-a": "b"}  # type: ignore[union-attr]

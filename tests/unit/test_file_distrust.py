@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from s3flow.errors import Refused
+from s3flow.events import Retried
 from s3flow.model import Outcome
 from s3flow.policies import Mode
 from s3flow.stores.local import LocalStore
@@ -78,3 +79,25 @@ async def test_an_etag_that_has_no_known_form_proves_no_file(
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert {proof for _, proof in await lab.proofs()} == {"size"}
     await lab.target.close()
+
+
+async def test_a_file_that_is_gone_when_it_is_to_be_compared_is_written_again(lab: Lab) -> None:
+    """Nobody tells the parts of its source, so that both are read once more."""
+    lab.change(multipart_threshold=1_000_000)
+    data = lab.put(b"a", SIZE, part_size=1000)
+    disk = lab.target
+
+    class Losing(Faulty):
+        times = 1
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "digest" and call.args[2] == "crc64nvme" and self.times:
+                self.times -= 1
+                return None
+            return await go()
+
+    lab.source, lab.target = TellsOfNoParts(lab.src), Losing(disk)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert [event.reason for event in lab.of(Retried)] == ["corrupted"]
+    assert written(lab) == data
+    await disk.close()

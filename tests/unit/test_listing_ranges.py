@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from s3flow.engine import ranges as ranges_module
+from s3flow.engine import survey
 from s3flow.engine.ranges import TOP, KeySpace
 from s3flow.errors import StateError
-from s3flow.model import MIB, Discovered, Flow, Listed, PageChanges, Place
+from s3flow.events import BucketFailed
+from s3flow.model import MIB, Discovered, Flow, Listed, Outcome, PageChanges, Place
 from s3flow.state.sqlite import open_sqlite
+from tests.faults import Recording
+from tests.unit.lab import Lab, store
 
 
 def test_no_cut_parts_a_name_from_what_is_below_it_when_samples_were_dropped(
@@ -60,3 +64,24 @@ async def test_a_slice_of_rows_takes_little_memory_even_with_the_longest_keys(
         assert peak < 16 * MIB
     finally:
         await state.close()
+
+
+async def test_a_range_is_cut_though_its_page_is_taken_in_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut is behind the page, and so behind its last slice alone."""
+    monkeypatch.setattr(survey, "ROWS_AT_ONCE", 15)
+    lab = Lab(tmp_path, source=store("src", "from", page_size=20))
+    kept = {b"%03d" % number for number in range(0, 600, 2)}
+    for number in range(600):
+        lab.put(b"%03d" % number, 1)
+    lab.change(list_concurrency=1)
+    assert await lab.sync(scan_only=True) == {Outcome.PENDING: 600}
+    contents = lab.src._contents("from")
+    contents.keys[:] = sorted(kept)
+    contents.objects = {key: contents.objects[key] for key in kept}
+    lab.change(list_concurrency=4)
+    lab.source = source = Recording(lab.src)
+    assert await lab.sync() == {Outcome.VERIFIED: 300, Outcome.SKIPPED: 300}
+    assert any(call.args[2].endswith(TOP.encode()) for call in source.of("list_page"))
+    assert lab.of(BucketFailed) == []

@@ -14,6 +14,7 @@ from s3flow.events import Kept
 from s3flow.model import Outcome
 from s3flow.policies import DeletePolicy, Guard, Mode
 from s3flow.records import Fact
+from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, NthCallFails, Raising, Recording
 from tests.unit.lab import Lab, left_tasks, store
 from tests.unit.moves_kit import arrived, facts, kept, lab, put_some, retry
@@ -278,3 +279,46 @@ async def test_death_around_a_delete_loses_nothing(lab: Lab, before: bool) -> No
     lab.source = lab.src
     assert await lab.sync() == {Outcome.DELETED: 5}
     assert arrived(lab, data)
+
+
+# --- copies that are named by nothing -----------------------------------------------------------
+
+
+class Nameless(Faulty):
+    """A target that answers a PUT with no ETag, and the first *looks* at the copy as well."""
+
+    def __init__(self, inner: MemoryStore, *, looks: int) -> None:
+        super().__init__(inner)
+        self.looks = looks
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        answer = await go()
+        if call.method == "put_object":
+            answer.etag = ""
+        if call.method == "find" and b"a" in answer and self.looks:
+            self.looks -= 1
+            return {key: it._replace(etag="") for key, it in answer.items()}
+        return answer
+
+
+async def test_what_is_only_as_long_as_the_copy_is_not_taken_for_it(lab: Lab) -> None:
+    lab.source = store("src", "from", with_checksums=True)
+    target = store("dst", "to", with_checksums=True)
+    lab.target = Nameless(target, looks=1)
+    lab.put(b"a", 100)
+    lab.change(mode=Mode.COPY)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    target.put("to", b"a", b"!" * 100)
+    data = lab.src.peek("from", b"a").data  # type: ignore[union-attr]
+    lab.change(mode=Mode.MOVE)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert lab.copy_of(b"a") == data
+
+
+async def test_a_copy_that_got_its_name_later_is_known_by_its_source_s(lab: Lab) -> None:
+    lab.source = store("src", "from", with_checksums=True)
+    lab.target = target = Recording(Nameless(store("dst", "to", with_checksums=True), looks=0))
+    data = lab.put(b"a", 100)
+    assert await lab.sync() == {Outcome.DELETED: 1}
+    assert [call.args[1] for call in target.of("put_object")].count(b"a") == 1
+    assert lab.copy_of(b"a") == data

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from s3flow.engine.verify import multipart_etag
-from s3flow.errors import Conflict
+from s3flow.errors import Conflict, ConnectionLost
 from s3flow.events import BytesMoved
 from s3flow.model import Attributes, Outcome, Part
 from s3flow.policies import Overwrite
@@ -219,6 +219,38 @@ async def test_what_was_completed_in_the_dark_is_no_object_of_others(lab: Lab) -
     await completed_in_the_dark(lab)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.differences() == []
+
+
+async def test_what_is_read_back_is_the_very_object_that_was_looked_at(lab: Lab) -> None:
+    lab.put(b"a", SIZE)
+    await completed_in_the_dark(lab)
+    lab.target = target = Recording(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    ours = lab.dst.peek("to", b"a")
+    assert ours is not None
+    assert {call.kwargs["etag"] for call in target.of("get_object")} == {ours.etag}
+
+
+async def test_a_part_that_others_replaced_while_an_attempt_failed_is_no_part_of_the_object(
+    lab: Lab,
+) -> None:
+    """What was read of it and compared says nothing of the bytes that are in its place now."""
+    lab.put(b"a", SIZE)
+
+    class Replacing(Faulty):
+        times = 1
+
+        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+            if call.method == "upload_part" and call.args[3] == 5 and self.times:
+                self.times -= 1
+                self.inner._uploads[call.args[2]].take(2, b"!" * 1000, {})
+                raise ConnectionLost("reset")
+            return await go()
+
+    lab.target = Replacing(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert lab.differences() == []
+    assert lab.uploads() == []
 
 
 # --- uploads of others ------------------------------------------------------------------------------

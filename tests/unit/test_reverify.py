@@ -276,3 +276,13 @@ async def test_a_bucket_that_cannot_be_listed_is_told() -> None:
 
     await Inspection(Prover(route_of(denied, target)), tell, unlisted, lanes=2).of_listing()
     assert told == [("from", "access_denied")]
+
+
+async def test_the_bytes_that_are_read_are_those_of_the_object_that_was_looked_at() -> None:
+    source, inner = store("src", "from"), store("dst", "to")
+    entry = put(source, "from", b"data", part_size=3)
+    there = put(inner, "to", b"data")
+    target = Recording(inner)
+    looked = await look(source, target, copy_of(entry), reads=True)
+    assert (looked.result, looked.proof) == (Result.PROVEN, Proof.READBACK)
+    assert [call.kwargs for call in target.of("get_object")] == [{"etag": there.etag}]
