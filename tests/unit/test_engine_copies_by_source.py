@@ -177,6 +177,7 @@ async def test_an_interrupted_copy_that_is_to_be_streamed_begins_again(lab: Lab)
     lab.change(method=MethodPolicy.STREAM_ONLY)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert await lab.proofs() == {("multipart", "etag"): 1}
+    assert calls(lab.target)["upload_part"] == COUNT  # so that the copy is the target's own
     assert lab.differences() == []
     assert lab.uploads() == []
 

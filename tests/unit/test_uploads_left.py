@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s3flow.errors import BadAnswer, ConnectionLost, Corrupted
-from s3flow.events import Recorded, Retried
+from s3flow.errors import BadAnswer, ConnectionLost, Corrupted, StateLost
+from s3flow.events import BytesMoved, Recorded, Retried
 from s3flow.model import Filters, Outcome
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Faulty, LostAnswer, Raising, Recording
@@ -164,3 +165,68 @@ async def test_a_target_where_uploads_neither_begin_nor_are_listed_keeps_no_flow
     assert await lab.sync() == {Outcome.FAILED: 1}
     [(message,)] = lab.query("SELECT message FROM objects")
     assert "an upload may be left open" in message
+
+
+class Waiting(Recording):
+    """Takes no part before an upload is aborted."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.aborted = asyncio.Event()
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        if call.method == "upload_part":
+            await self.aborted.wait()
+        answer = await super().around(call, go)
+        if call.method == "abort_multipart_upload":
+            self.aborted.set()
+        return answer
+
+
+async def test_an_upload_that_goes_on_is_none_of_those_that_nobody_knows(lab: Lab) -> None:
+    """Both are at one key: the object was taken again before the first could be looked for."""
+    lab.change(**PARTS, lanes=1)
+    lab.put(b"1", 3000)
+    lab.target = LostAnswer(lab.dst, "create_multipart_upload")
+    lab.stop_at(Retried)
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    [unknown] = lab.uploads()
+    lab.subscribers.clear()
+    lab.put(b"1", 4000)
+    for left_out, outcome in ((("*",), Outcome.SKIPPED), ((), Outcome.PENDING)):
+        lab.change(filters=Filters(exclude=left_out))
+        state = await open_sqlite(lab.folder / "state.db")
+        await state.rescan("flow", None)
+        await state.close()
+        assert await lab.sync(scan_only=True) == {outcome: 1}
+    lab.target = Down(lab.dst)
+    lab.stop_at(BytesMoved)
+    assert await lab.sync() == {Outcome.PENDING: 1}
+    assert len(lab.uploads()) == 2
+    lab.subscribers.clear()
+    lab.target = target = Waiting(lab.dst)
+    assert await lab.sync() == {Outcome.VERIFIED: 1}
+    assert [call.args[2] for call in target.of("abort_multipart_upload")] == [unknown]
+    assert target.of("create_multipart_upload") == []
+    assert lab.differences() == []
+    assert lab.uploads() == []
+
+
+async def test_a_state_that_another_has_by_now_ends_the_daemon_before_an_upload_begins(
+    lab: Lab,
+) -> None:
+    """Not even once may it be written to again, though it would answer."""
+    lab.change(**PARTS)
+    lab.put(b"1", 3000)
+    lost = iter([True])
+
+    def once(call: Call) -> bool:
+        return call.method == "remember_upload" and next(lost, False)
+
+    error = StateLost("another has it")
+    lab.wrap_state = lambda state: Raising(state, error, once)  # type: ignore[assignment,return-value]
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await lab.sync()
+    assert caught.group_contains(StateLost)
+    assert lab.dst.keys("to") == []
+    assert lab.uploads() == []

@@ -150,3 +150,12 @@ async def test_a_look_that_came_to_nothing_is_followed_by_another() -> None:
     assert not await known.ask("b")
     clock.now += LOOKING
     assert await known.ask("b")
+
+
+async def test_what_others_found_out_counts_while_it_lasts() -> None:
+    clock = Clock()
+    for way in (CopyBy.STREAMED, CopyBy.TARGET):
+        known = Verdicts(clock)
+        known.take(Verdict("flow", "b", "objects", way, "", clock.now - 2, clock.now))
+        assert (known.decided, known.works) == ({}, {})
+        assert await known.ask("b")
