@@ -14,7 +14,7 @@ from s3flow.engine.retry import Backoff
 from s3flow.engine.selfsame import refuse_selfsame_for_moves
 from s3flow.engine.survey import Survey
 from s3flow.engine.wiring import RouteMaker, Wiring
-from s3flow.errors import Conflict, SameObject, TargetUnavailable
+from s3flow.errors import Conflict, ConnectionLost, SameObject, TargetUnavailable
 from s3flow.events import BucketFailed
 from s3flow.model import Listed, Outcome, Page, Place
 from s3flow.policies import Mode
