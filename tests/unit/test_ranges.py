@@ -100,3 +100,19 @@ def test_flows_of_one_prefix_cut_below_it() -> None:
 
 def test_a_flow_lists_in_eight_ranges_unless_told_otherwise() -> None:
     assert Flow("x", Place("a", "b", b""), Place("c", "d", b"")).list_concurrency == 8
+
+
+@pytest.mark.parametrize("cursor", [f"b{TOP}", f"b{TOP}a", f"b{TOP}{TOP}", TOP, TOP * 2])
+def test_what_lies_before_the_cursor_is_no_cut(cursor: str) -> None:
+    space = KeySpace(b"")
+    space.learn([b"a", b"b", f"b{TOP}".encode(), cursor.encode()])
+    cut = space.cut(cursor.encode(), None)
+    assert cut is None or cut > cursor.encode()
+
+
+def test_no_cut_has_a_character_that_no_xml_can_repeat() -> None:
+    space = KeySpace(b"")
+    space.learn([b"a\x01" + bytes([each]) for each in range(1, 8)] + [b"a\x08"])
+    for cursor in (b"a", b"a\x01", b"a\x01\x01"):
+        cut = space.cut(cursor, b"a\x1f" + TOP.encode())
+        assert cut is None or not set(cut[len(cursor) :]) & set(range(32))

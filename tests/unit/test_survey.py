@@ -378,3 +378,15 @@ async def test_a_hiccup_while_looking_at_the_target_is_no_reason_to_give_up_a_bu
     [(changes, adopted)] = [step async for step in steps]
     assert adopted == 1
     assert [found.state for found in changes.new] == [State.VERIFIED]
+
+
+async def test_what_is_left_out_says_by_which_of_the_filters_as_they_are_now() -> None:
+    source, state = store("src", "from"), Rows()
+    source.put("from", b"a", b"")
+    for filters, reason in (
+        (Filters(exclude=("a",)), "excluded"),
+        (Filters(min_size=1), "too_small"),
+    ):
+        flow = replace(FLOW, filters=filters)
+        await walk(survey_of(flow, source, store("dst", "to")), state)
+        assert [row.reason for row in state.between(b"", None)] == [reason]

@@ -6,7 +6,15 @@ import asyncio
 import random
 
 from s3flow.engine import verdicts
-from s3flow.engine.verdicts import EXPIRY, LOOKING, MOST_REFUSALS, REFUSALS, Verdicts
+from s3flow.engine.verdicts import (
+    EXPIRY,
+    FAILURES,
+    LOOKING,
+    MOST_REFUSALS,
+    REFUSALS,
+    Verdicts,
+    of_parts,
+)
 from s3flow.model import Verdict
 from s3flow.policies import CopyBy
 from tests.unit.lab import left_tasks
@@ -159,3 +167,38 @@ async def test_what_others_found_out_counts_while_it_lasts() -> None:
         known.take(Verdict("flow", "b", "objects", way, "", clock.now - 2, clock.now))
         assert (known.decided, known.works) == ({}, {})
         assert await known.ask("b")
+
+
+async def test_what_was_found_out_of_parts_says_nothing_of_objects_as_a_whole() -> None:
+    clock = Clock()
+    known = Verdicts(clock)
+    known.take(Verdict("flow", "b", "parts", CopyBy.STREAMED, "", clock.now, clock.now + EXPIRY))
+    assert await known.ask("b")
+    assert not await known.ask(of_parts("b"))
+
+
+async def test_one_refusal_confirms_what_was_known_from_before() -> None:
+    """It is no first one in a row: else an object would be refused in vain every minute."""
+    clock = Clock()
+    known = Verdicts(clock)
+    known.take(Verdict("flow", "b", "objects", CopyBy.STREAMED, "", clock.now, clock.now + 1))
+    clock.now += 1
+    assert await known.ask("b")
+    assert not known.refused("b")
+    clock.now += LOOKING
+    assert not await known.ask("b")
+
+
+async def test_failures_in_a_row_are_the_verdict_and_each_lets_the_next_one_try() -> None:
+    known = Verdicts(Clock())
+    assert await known.ask("b")
+    for _ in range(FAILURES - 1):
+        waiting = asyncio.create_task(known.ask("b"))
+        await asyncio.sleep(0)
+        assert not known.failed("b")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert waiting.done()
+        assert waiting.result()
+    assert known.failed("b")
+    assert not await known.ask("b")
