@@ -12,7 +12,7 @@ from s3flow.engine import ranges as ranges_module
 from s3flow.engine import survey
 from s3flow.engine.ranges import TOP, KeySpace
 from s3flow.errors import StateError
-from s3flow.events import BucketFailed
+from s3flow.events import BucketFailed, PageMerged
 from s3flow.model import MIB, Discovered, Flow, Listed, Outcome, PageChanges, Place
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Recording
@@ -85,3 +85,20 @@ async def test_a_range_is_cut_though_its_page_is_taken_in_slices(
     assert await lab.sync() == {Outcome.VERIFIED: 300, Outcome.SKIPPED: 300}
     assert any(call.args[2].endswith(TOP.encode()) for call in source.of("list_page"))
     assert lab.of(BucketFailed) == []
+
+
+@pytest.mark.parametrize("hands", [1, 2])
+async def test_more_ranges_than_may_be_listed_at_a_time_are_listed_one_after_the_other(
+    tmp_path: Path, hands: int
+) -> None:
+    """As after a stop, where the flow may list fewer at a time by now."""
+    lab = Lab(tmp_path, source=store("src", "from", page_size=20))
+    for number in range(900):
+        lab.put(b"%03d" % number, 1)
+    lab.change(list_concurrency=8)
+    lab.stop_at(PageMerged, 14)
+    await lab.sync(scan_only=True)
+    assert lab.query("SELECT count(*) FROM ranges WHERE NOT done")[0][0] > hands
+    lab.subscribers.clear()
+    lab.change(list_concurrency=hands)
+    assert await lab.sync(scan_only=True) == {Outcome.PENDING: 900}

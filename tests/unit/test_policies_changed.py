@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3flow.errors import ConnectionLost
-from s3flow.model import Outcome
+from s3flow.model import Filters, Outcome
 from s3flow.policies import Overwrite
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Faulty, Raising, Throttling
@@ -113,3 +113,15 @@ async def test_what_a_throttling_target_holds_is_adopted_all_the_same(lab: Lab) 
     lab.target = Throttling(lab.dst, every=3, times=15)
     assert await lab.sync() == {Outcome.VERIFIED: 30}
     assert await lab.proofs() == {("adopted", "checksum"): 30}
+
+
+@pytest.mark.parametrize(("left_out", "taken"), [("a/*", b"b/1"), ("b/*", b"a/1")])
+async def test_what_the_filters_leave_out_takes_no_place_and_misses_none(
+    lab: Lab, left_out: str, taken: bytes
+) -> None:
+    lab.put(b"a/1", 10)
+    lab.put(b"b/1", 20)
+    lab.change(rewrite=(("a/", "x/"), ("b/", "x/")), filters=Filters(exclude=(left_out,)))
+    assert await lab.sync() == {Outcome.VERIFIED: 1, Outcome.SKIPPED: 1}
+    assert await lab.failures() == {}
+    assert lab.copy_of(b"a/1") == lab.src.peek("from", taken).data  # type: ignore[union-attr]

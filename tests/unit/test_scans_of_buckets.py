@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from s3flow.engine import flow as flow_module
-from s3flow.errors import AccessDenied
-from s3flow.events import BucketFailed, Recorded, ScanFinished, Warned
-from s3flow.model import Outcome, Place
+from s3flow.errors import AccessDenied, CostReached, TargetUnavailable
+from s3flow.events import BucketFailed, PageMerged, Recorded, ScanFinished, Warned
+from s3flow.model import Filters, Outcome, Place, State
+from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Raising, Recording, Throttling
 from tests.unit.lab import Lab
 
@@ -96,3 +98,72 @@ async def test_a_listing_that_waits_says_so(account: Lab) -> None:
     account.source = Throttling(account.src, every=1, times=3)
     assert await account.sync() == {Outcome.VERIFIED: 1}
     assert len([event for event in account.of(Warned) if "throttled" in event.message]) == 3
+
+
+async def test_what_is_decided_without_a_transfer_is_told_with_its_bytes(lab: Lab) -> None:
+    """Whoever sums up the events has the numbers of the state."""
+    lab.put(b"excluded", 100)
+    lab.put(b"k" * 1020, 30)
+    lab.put(b"taken", 7)
+    lab.change(target=Place("dst", "to", b"below/"), filters=Filters(exclude=("excluded",)))
+    await lab.sync(scan_only=True)
+    [merged] = lab.of(PageMerged)
+    told = {(it.state, it.reason): (it.objects, it.bytes) for it in merged.decided}
+    assert told == {(State.SKIPPED, "excluded"): (1, 100), (State.FAILED, "name_too_long"): (1, 30)}
+    assert [it.entry.key for it in merged.refused] == [b"k" * 1020]
+    lab.change(filters=Filters(exclude=("taken",)))
+    await lab.sync(scan_only=True)
+    [merged] = lab.of(PageMerged)
+    told = {(it.state, it.reason): (it.objects, it.bytes) for it in merged.decided}
+    assert told == {(State.SKIPPED, "excluded"): (1, 7)}
+    assert merged.refused == ()
+
+
+async def unlisted(lab: Lab) -> dict[str, str]:
+    state = await open_sqlite(lab.folder / "state.db", read_only=True)
+    try:
+        return {it.bucket: it.reason for it in await state.unlisted("flow")}
+    finally:
+        await state.close()
+
+
+async def test_what_could_not_be_listed_is_kept_until_it_can_be_or_is_not_meant(
+    account: Lab,
+) -> None:
+    denying = account.source
+    await account.sync(scan_only=True)
+    assert await unlisted(account) == {"closed": "access_denied"}
+    account.source = account.src
+    await account.sync(scan_only=True)
+    assert await unlisted(account) == {}
+    account.source = denying
+    await account.sync(scan_only=True)
+    assert await unlisted(account) == {"closed": "access_denied"}
+    account.change(exclude_buckets=("closed",))
+    await account.sync(scan_only=True)
+    assert await unlisted(account) == {}
+
+
+async def test_an_account_whose_buckets_may_not_be_named_is_kept_by_its_pattern(
+    account: Lab,
+) -> None:
+    account.source = Raising(
+        account.src, AccessDenied("no"), lambda call: call.method == "list_buckets"
+    )
+    with contextlib.suppress(AccessDenied, BaseExceptionGroup):
+        await account.sync(scan_only=True)
+    assert await unlisted(account) == {"*": "access_denied"}
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [(TargetUnavailable("away"), {"closed", "open"}), (CostReached("enough"), set())],
+)
+async def test_what_blocks_a_listing_is_kept_and_what_the_flow_limits_is_no_bucket_s_fault(
+    account: Lab, error: Exception, kept: set[str]
+) -> None:
+    account.change(list_concurrency=2)
+    account.source = Raising(account.src, error, lambda call: call.method == "list_page")
+    with contextlib.suppress(type(error), BaseExceptionGroup):
+        await account.sync(scan_only=True)
+    assert set(await unlisted(account)) == kept
