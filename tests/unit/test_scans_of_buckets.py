@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from s3flow.engine import flow as flow_module
+from s3flow.engine.survey import by_class
 from s3flow.errors import AccessDenied, CostReached, TargetUnavailable
 from s3flow.events import BucketFailed, PageMerged, Recorded, ScanFinished, Warned
-from s3flow.model import Filters, Outcome, Place, State
+from s3flow.model import Filters, Listed, Outcome, Place, State
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Raising, Recording, Throttling
 from tests.unit.lab import Lab
@@ -156,14 +157,36 @@ async def test_an_account_whose_buckets_may_not_be_named_is_kept_by_its_pattern(
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"),
-    [(TargetUnavailable("away"), {"closed", "open"}), (CostReached("enough"), set())],
+    ("error", "is_kept"), [(TargetUnavailable("away"), True), (CostReached("enough"), False)]
 )
 async def test_what_blocks_a_listing_is_kept_and_what_the_flow_limits_is_no_bucket_s_fault(
-    account: Lab, error: Exception, kept: set[str]
+    account: Lab, error: Exception, is_kept: bool
 ) -> None:
-    account.change(list_concurrency=2)
     account.source = Raising(account.src, error, lambda call: call.method == "list_page")
     with contextlib.suppress(type(error), BaseExceptionGroup):
         await account.sync(scan_only=True)
-    assert set(await unlisted(account)) == kept
+    # Whoever came later may not have looked any more.
+    assert bool(await unlisted(account)) is is_kept
+
+
+@pytest.mark.parametrize("excluded", [(), ("closed",)])
+async def test_what_is_listed_or_not_meant_is_forgotten_though_another_bucket_is_not_listed(
+    account: Lab, excluded: tuple[str, ...]
+) -> None:
+    error = AccessDenied("no")
+    account.source = Raising(account.src, error, lambda call: call.method == "list_page")
+    await account.sync(scan_only=True)
+    assert set(await unlisted(account)) == {"closed", "open"}
+    account.change(exclude_buckets=excluded)
+    account.source = Raising(
+        account.src, error, lambda call: call.method == "list_page" and call.args[0] == "open"
+    )
+    await account.sync(scan_only=True)
+    assert set(await unlisted(account)) == {"open"}
+
+
+def test_classes_are_counted_each_for_itself() -> None:
+    entries = [Listed(b"%d" % n, 10 + n, "e", 0, "AB"[n % 2]) for n in range(5)]
+    assert by_class(entries, 60) == {"A": (3, 36), "B": (2, 24)}
+    assert by_class(entries[:1], 10) == {"A": (1, 10)}
+    assert by_class([], 0) == {}
