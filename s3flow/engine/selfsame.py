@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 
 from s3flow.engine import plan
 from s3flow.engine.route import Route
-from s3flow.errors import Conflict, Permanent, S3flowError, SameObject
+from s3flow.errors import Conflict, Permanent, SameObject
+from s3flow.lanes import heed_cancellation
 from s3flow.model import Attributes, Listed, ObjectInfo, Stored
 from s3flow.probes import DELETE_PROBE, FOLDER_PROBE, ending
 
@@ -121,7 +123,8 @@ async def _take_back(route: Route, bucket: str, key: bytes, probe: Stored) -> No
             await route.target.discard(bucket, key, probe)
         except Permanent:
             raise
-        except S3flowError:
+        except (Exception, asyncio.CancelledError):  # also what a library gives up by itself
+            heed_cancellation()
             tries += 1
             if tries == TRIES:
                 raise

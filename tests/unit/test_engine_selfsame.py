@@ -178,7 +178,7 @@ async def test_the_probe_goes_even_if_nobody_can_look_for_it(tmp_path: Path) -> 
 class AwayOnce(Faulty):
     """Cannot remove anything the first time."""
 
-    def __init__(self, inner: Any, error: Exception) -> None:
+    def __init__(self, inner: Any, error: BaseException) -> None:
         super().__init__(inner)
         self.errors = [error]
 
@@ -188,9 +188,12 @@ class AwayOnce(Faulty):
         return await go()
 
 
-@pytest.mark.parametrize("error", [TargetUnavailable("away"), ConnectionLost("cut")])
+@pytest.mark.parametrize(
+    "error",
+    [TargetUnavailable("away"), ConnectionLost("cut"), asyncio.CancelledError(), RuntimeError()],
+)
 async def test_a_target_that_was_away_for_a_moment_keeps_no_probe(
-    tmp_path: Path, error: Exception
+    tmp_path: Path, error: BaseException
 ) -> None:
     lab = Lab(tmp_path)
     lab.target = AwayOnce(lab.target, error)
