@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3flow.errors import AccessDenied
-from tests.faults import Raising, Recording
+from tests.faults import Call, Faulty, Raising, Recording
 from tests.unit.lab import Lab, store
 
 SIZE, COUNT = 9500, 10
@@ -45,3 +46,17 @@ def rated(lab: Lab) -> int:
 def refusing(inner: Any, error: Exception = AccessDenied("no (403)")) -> Recording:  # noqa: B008
     """Give a store that makes no copies."""
     return Recording(Raising(inner, error, lambda call: call.method in COPIES))
+
+
+class WrittenOver(Faulty):
+    """A store where somebody writes *data* over the object "a" once *method* has made it."""
+
+    def __init__(self, inner: Any, method: str, data: bytes) -> None:
+        super().__init__(inner)
+        self.method, self.left = method, [data]
+
+    async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
+        stored = await go()
+        if call.method == self.method and self.left:
+            self.inner.put("to", b"a", self.left.pop())
+        return stored

@@ -11,7 +11,7 @@ from s3flow.model import Outcome
 from s3flow.policies import CopyBy, MethodPolicy
 from s3flow.state.sqlite import open_sqlite
 from tests.faults import Call, Faulty, Raising, Recording
-from tests.unit.copies_kit import COPIES, SIZE, calls, lab, refusing
+from tests.unit.copies_kit import COPIES, SIZE, WrittenOver, calls, lab, refusing
 from tests.unit.lab import Lab
 
 __all__ = ["lab"]  # a fixture
@@ -93,18 +93,7 @@ async def test_parts_that_the_source_s_may_not_any_more_are_copied_anew_by_the_t
 async def test_a_copy_by_the_source_s_that_somebody_wrote_over_is_made_again(lab: Lab) -> None:
     by_source(lab)
     lab.put(b"a", 100)
-
-    class WrittenOver(Faulty):
-        times = 1
-
-        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-            stored = await go()
-            if call.method == "copy_object" and self.times:
-                self.times -= 1
-                self.inner.put("to", b"a", b"?" * 100)
-            return stored
-
-    lab.copier = WrittenOver(lab.dst)
+    lab.copier = WrittenOver(lab.dst, "copy_object", b"?" * 100)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.differences() == []
     assert [event.reason for event in lab.of(Retried)] == ["conflict"]

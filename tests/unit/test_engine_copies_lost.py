@@ -14,7 +14,7 @@ from s3flow.events import Retried, Warned
 from s3flow.model import Outcome
 from s3flow.policies import MethodPolicy, RestorePolicy
 from tests.faults import Call, Faulty, LostAnswer, Raising
-from tests.unit.copies_kit import COPIES, COUNT, SIZE, calls, lab, watched
+from tests.unit.copies_kit import COPIES, COUNT, SIZE, WrittenOver, calls, lab, watched
 from tests.unit.lab import Lab, left_tasks
 
 __all__ = ["lab"]  # a fixture
@@ -128,18 +128,7 @@ async def test_a_copy_stays_when_its_source_goes_for_it_may_be_the_last_one(lab:
 
 async def test_a_copy_that_somebody_wrote_over_is_made_again(lab: Lab) -> None:
     lab.put(b"a", SIZE, encryption="aws:kms")  # so that the copy has to be looked at
-
-    class WrittenOver(Faulty):
-        times = 1
-
-        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-            stored = await go()
-            if call.method == "copy_object" and self.times:
-                self.times -= 1
-                self.inner.put("to", b"a", b"?" * SIZE)
-            return stored
-
-    lab.target = WrittenOver(lab.dst)
+    lab.target = WrittenOver(lab.dst, "copy_object", b"?" * SIZE)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.differences() == []
     assert [event.reason for event in lab.of(Retried)] == ["conflict"]

@@ -28,6 +28,7 @@ from s3flow.policies import MethodPolicy
 from s3flow.stores.crc64 import Crc64Nvme
 from s3flow.stores.memory import MemoryStore
 from tests.faults import Call, Faulty, Raising, Recording
+from tests.unit.copies_kit import WrittenOver
 from tests.unit.lab import QUICK, Lab, store
 
 SIZE = 9500
@@ -102,18 +103,7 @@ async def test_boundaries_are_not_taken_from_another_objects_answer(
 
 async def test_parts_that_somebody_wrote_over_are_copied_again(lab: Lab) -> None:
     lab.put(b"a", SIZE, encryption="aws:kms")
-
-    class WrittenOver(Faulty):
-        times = 1
-
-        async def around(self, call: Call, go: Callable[[], Awaitable[Any]]) -> Any:
-            stored = await go()
-            if call.method == "complete_multipart_upload" and self.times:
-                self.times -= 1
-                self.inner.put("to", b"a", b"?" * SIZE)
-            return stored
-
-    lab.target = WrittenOver(lab.dst)
+    lab.target = WrittenOver(lab.dst, "complete_multipart_upload", b"?" * SIZE)
     assert await lab.sync() == {Outcome.VERIFIED: 1}
     assert lab.differences() == []
     assert [event.reason for event in lab.of(Retried)] == ["conflict"]
