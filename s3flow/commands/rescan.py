@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,12 +33,7 @@ def _reading(flows: list[Flow], bucket: str) -> list[Flow]:
     """Give those that read from *bucket*; where none does, its name is a mistake."""
     from s3flow.errors import ConfigError
 
-    found = [
-        flow
-        for flow in flows
-        if fnmatch.fnmatchcase(bucket, flow.source.bucket)
-        and not any(fnmatch.fnmatchcase(bucket, glob) for glob in flow.exclude_buckets)
-    ]
+    found = [flow for flow in flows if flow.reads(bucket)]
     if not found:
         sources = ", ".join(f"{flow.name} {flow.source}" for flow in flows)
         fail(ConfigError(f"no flow reads from a bucket {bucket!r}; they read from: {sources}"))

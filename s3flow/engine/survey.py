@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -148,12 +147,7 @@ class Survey:
         if not any(mark in pattern for mark in "*?["):
             return [pattern]
         found = [bucket.name for bucket in await self._retried(self.route.source.list_buckets)]
-        matching = [
-            name
-            for name in sorted(found)
-            if fnmatch.fnmatchcase(name, pattern)
-            and not any(fnmatch.fnmatchcase(name, glob) for glob in self.flow.exclude_buckets)
-        ]
+        matching = [name for name in sorted(found) if self.flow.reads(name)]
         if not matching:
             message = f"none of the {len(found)} buckets of {self.flow.source.endpoint} is meant by"
             self.route.emit(

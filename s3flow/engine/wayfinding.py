@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from s3flow.engine import plan, selfsame, verify
@@ -38,12 +37,7 @@ async def buckets_of(route: Route) -> tuple[list[str], int]:
     pattern = flow.source.bucket
     if not any(mark in pattern for mark in "*?["):
         return [pattern], 0
-    names = [
-        each.name
-        for each in await route.source.list_buckets()
-        if fnmatchcase(each.name, pattern)
-        and not any(fnmatchcase(each.name, other) for other in flow.exclude_buckets)
-    ]
+    names = [each.name for each in await route.source.list_buckets() if flow.reads(each.name)]
     return names[:MOST_BUCKETS], max(0, len(names) - MOST_BUCKETS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from s3flow.model.objects import MIB
 from s3flow.policies import (
@@ -91,3 +92,8 @@ class Flow:
     max_cost: float = 0.0  # that may be spent, in *currency*; 0: no limit
     currency: str = "USD"  # of the prices
     restore_queue: str = ""  # URL of an SQS queue that tells of completed restores
+
+    def reads(self, bucket: str) -> bool:
+        """Say whether *bucket* is meant by the source, and not left out."""
+        left_out = any(fnmatchcase(bucket, glob) for glob in self.exclude_buckets)
+        return fnmatchcase(bucket, self.source.bucket) and not left_out
